@@ -1,0 +1,55 @@
+// Every limit of the daemon, with its reason, in one place (property: no peer can make memory grow without bound).
+// Sizes are in bytes unless the name says otherwise. Defaults that an operator may change are marked (config).
+#pragma once
+
+#include <cstdint>
+
+namespace obraz::limits {
+
+constexpr uint64_t KiB = 1024, MiB = 1024 * KiB, GiB = 1024 * MiB, TiB = 1024 * GiB;
+
+// --- store ---------------------------------------------------------------------------------------------------------
+constexpr uint64_t kVolumeSizeUnit = 4 * MiB;      // sizes of disks are rounded up to it
+constexpr uint64_t kMinVolumeSize = 4 * MiB;       //
+constexpr uint64_t kMaxVolumeSize = 4 * TiB;       // what the cloud this project follows allows for a disk
+constexpr uint64_t kMaxVolumes = 1u << 20;         // 64 bytes each, resident
+constexpr uint64_t kMaxDataSize = 64 * TiB;        // 4 bytes of count per 64 KiB cluster stay resident: 4 GiB then
+constexpr uint64_t kMinDataSize = 16 * MiB;        //
+constexpr uint64_t kDefaultDataSize = 64 * GiB;    // (config) taken as it fills
+constexpr uint64_t kDefaultJournalSize = 64 * MiB; // (config) bounds the time of recovery
+constexpr uint64_t kMinJournalSize = 256 * KiB;    // one largest batch, its successor, and room to checkpoint
+constexpr uint64_t kMaxJournalSize = 1 * GiB;      //
+constexpr uint64_t kMaxBatchSize = 128 * KiB;      // a journal batch; recovery reads one at a time
+constexpr uint64_t kMaxResourceSize = 32 * KiB;    // one resource record; 64 labels of 126 bytes and the rest fit
+constexpr uint64_t kDefaultNodeCacheSize = 256 * MiB;  // (config) mapping nodes kept in memory
+constexpr uint64_t kDefaultDirtyNodes = 8192;      // (config) 32 MiB: checksumming them at a freeze takes ~4 ms
+constexpr uint64_t kMaxRequestSize = 32 * MiB;     // one read or write; the NBD protocol's customary maximum
+constexpr uint64_t kWindowSize = 4 * MiB;          // a longer write is done in windows of this, each atomic in the map
+constexpr uint64_t kSlabSize = 64 * MiB;           // unit in which the data file is preallocated and punched
+constexpr uint64_t kPageSlabSize = 8 * MiB;        // the same for node pages of the meta file
+
+// --- io ------------------------------------------------------------------------------------------------------------
+constexpr uint64_t kDefaultBufferArena = 128 * MiB;  // (config) all payloads in flight; none free = stop receiving
+constexpr unsigned kRingEntries = 1024;              // submissions per turn of the loop; more wait for the next
+
+// --- nbd -----------------------------------------------------------------------------------------------------------
+constexpr unsigned kMaxSessions = 1024;             // (config) clients connected at once, handshakes included
+constexpr unsigned kMaxRequestsPerSession = 128;    // requests in flight; more stay in the socket
+constexpr unsigned kMaxOptions = 64;                // options in one handshake before the session is closed
+constexpr uint64_t kMaxOptionLength = 64 * KiB;     // data of one option
+constexpr unsigned kMaxExportName = 4096;           // NBD's own limit on strings
+constexpr unsigned kMaxStatusExtents = 16384;       // extents in one block status reply
+constexpr unsigned kHandshakeSeconds = 10;          // (config) from accept to transmission
+
+// --- control -------------------------------------------------------------------------------------------------------
+constexpr uint64_t kMaxControlFrame = 4 * MiB;      // one request or response
+constexpr unsigned kMaxControlConnections = 256;    //
+constexpr unsigned kMaxControlInFlight = 64;        // requests of one connection being worked on
+constexpr unsigned kMaxOperations = 1000;           // finished operations kept; the oldest are forgotten first
+constexpr unsigned kMaxRunningOperations = 16;      // imports and exports under way at once
+
+// --- import --------------------------------------------------------------------------------------------------------
+constexpr unsigned kImportRequests = 16;            // reads in flight on an import source
+constexpr uint64_t kImportRequestSize = 1 * MiB;    // bytes of one of them
+
+}  // namespace obraz::limits
