@@ -39,7 +39,8 @@ class Volume {
     bool keep_allocated = false;  // NO_HOLE: clusters stay where there are some and are taken where there are none
   };
   // Reads as zeros afterwards. Never slower than a write by more than the partial blocks at its ends.
-  Task<Status> zero(uint64_t offset, uint64_t length, ZeroOptions options = {});
+  Task<Status> zero(uint64_t offset, uint64_t length, ZeroOptions options);
+  Task<Status> zero(uint64_t offset, uint64_t length) { return zero(offset, length, ZeroOptions{}); }
   // Gives up the whole blocks inside the range; they read as zeros afterwards. Partial blocks at the ends are kept.
   Task<Status> discard(uint64_t offset, uint64_t length, bool fua = false);
   Task<Status> flush();

@@ -1,0 +1,268 @@
+#include "client/cli.h"
+
+#include <fmt/core.h>
+#include <google/protobuf/stubs/logging.h>
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string_view>
+
+#include "base/size.h"
+#include "client/commands.h"
+#include "client/output.h"
+#include "proto/text.h"
+
+namespace obraz::client {
+namespace {
+
+constexpr int kWrongCommandLine = 2;
+
+// The tree of commands. It fills arguments_ and chooses one member of Commands.
+class CommandLine {
+ public:
+  CommandLine() {
+    app_.require_subcommand(1);
+    app_.add_option("--control", arguments_.control,
+                    "the daemon's control socket (default: $OBRAZ_CONTROL, "
+                    "./obraz-data/control.sock, /run/obraz/control.sock)");
+    app_.add_flag("--json", arguments_.json, "print one JSON document");
+    app_.add_option("--folder", arguments_.folder, "the folder to work in")->default_str("default");
+    add_images();
+    add_disks();
+    add_snapshots();
+    add_others();
+  }
+
+  CLI::App& app() { return app_; }
+  int run() {
+    Commands commands(arguments_);
+    return (commands.*action_)();
+  }
+
+ private:
+  using Action = int (Commands::*)();
+
+  CLI::App* group(const std::string& name, const std::string& description) {
+    CLI::App* group = app_.add_subcommand(name, description);
+    group->require_subcommand(1);
+    group->fallthrough();
+    return group;
+  }
+  CLI::App* leaf(CLI::App* parent, const std::string& name, const std::string& description, Action action) {
+    CLI::App* leaf = parent->add_subcommand(name, description);
+    leaf->fallthrough();  // --json and the like may come last
+    leaf->callback([this, action] { action_ = action; });
+    return leaf;
+  }
+  void target(CLI::App* leaf, const std::string& name, const std::string& description) {
+    leaf->add_option(name, arguments_.target, description)->required();
+  }
+  CLI::Option* size(CLI::App* leaf, const std::string& name, int64_t& into, const std::string& description) {
+    return leaf
+        ->add_option_function<std::string>(
+            name,
+            [&into, name](const std::string& text) {
+              const auto bytes = parse_size(text);
+              if (!bytes)
+                throw CLI::ValidationError(name, "a size is digits and K, M, G or T, for instance 10G");
+              into = *bytes;
+            },
+            description)
+        ->type_name("SIZE");
+  }
+  // What every command that makes a resource takes, but for the name.
+  void describe(CLI::App* leaf) {
+    leaf->add_option("--description", arguments_.description, "at most 256 characters");
+    leaf->add_option_function<std::vector<std::string>>(
+            "--label",
+            [this](const std::vector<std::string>& labels) {
+              for (const std::string& label : labels) {
+                const size_t equals = label.find('=');
+                if (equals == std::string::npos)
+                  throw CLI::ValidationError("--label", "a label is KEY=VALUE");
+                arguments_.labels[label.substr(0, equals)] = label.substr(equals + 1);
+              }
+            },
+            "may repeat")
+        ->type_name("KEY=VALUE")
+        ->allow_extra_args(false);
+    changes(leaf);
+  }
+  void changes(CLI::App* leaf) {
+    leaf->add_option("--idempotency-key", arguments_.idempotency_key,
+                     "the same key and command again answer the same operation");
+  }
+  void named(CLI::App* leaf) {
+    leaf->add_option("--name", arguments_.name, "1-63 characters: a-z, 0-9, - and _")->required();
+    describe(leaf);
+  }
+  void may_be_async(CLI::App* leaf) {
+    leaf->add_flag("--async", arguments_.async,
+                   "answer the operation at once instead of waiting for its end");
+  }
+  void describe_image(CLI::App* leaf) {
+    leaf->add_option("--family", arguments_.family, "the family whose newest image this becomes");
+    leaf->add_option("--os", arguments_.os, "the operating system on it")
+        ->check(CLI::IsMember({"linux", "windows"}));
+    size(leaf, "--min-disk-size", arguments_.min_disk_size, "the smallest disk to be made from it");
+    may_be_async(leaf);
+  }
+
+  void add_images() {
+    CLI::App* images = group("image", "images: full copies of disks, for making disks");
+    CLI::App* import =
+        leaf(images, "import", "make an image from a file or an NBD URI", &Commands::image_import);
+    target(import, "SOURCE", "a file, or an NBD URI");
+    named(import);
+    describe_image(import);
+    import->add_option("--format", arguments_.format, "the file's format (default: detected)")
+        ->check(CLI::IsMember({"raw", "qcow2", "vmdk", "vpc", "vhdx", "vdi"}));
+    CLI::App* create =
+        leaf(images, "create", "make an image from a disk, a snapshot or an image", &Commands::image_create);
+    named(create);
+    describe_image(create);
+    CLI::App* source = create->add_option_group("source");
+    source->add_option("--from-disk", arguments_.from_disk, "a disk");
+    source->add_option("--from-snapshot", arguments_.from_snapshot, "a snapshot");
+    source->add_option("--from-image", arguments_.from_image, "an image");
+    source->require_option(1);
+    leaf(images, "list", "list the images of the folder", &Commands::image_list);
+    target(leaf(images, "get", "show one image", &Commands::image_get), "IMAGE", "its name or id");
+    leaf(images, "latest", "show the newest image of a family", &Commands::image_latest)
+        ->add_option("--family", arguments_.family, "the family")
+        ->required();
+    CLI::App* remove =
+        leaf(images, "delete", "delete an image; disks made from it stay", &Commands::image_delete);
+    target(remove, "IMAGE", "its name or id");
+    changes(remove);
+    CLI::App* out = leaf(images, "export", "write an image into a new file", &Commands::image_export);
+    target(out, "IMAGE", "its name or id");
+    out->add_option("FILE", arguments_.other, "the file to make; it must not exist")->required();
+    out->add_option("--format", arguments_.format, "the file's format (default: raw)")
+        ->check(CLI::IsMember({"raw", "qcow2"}));
+    may_be_async(out);
+    changes(out);
+  }
+
+  void add_disks() {
+    CLI::App* disks = group("disk", "disks: writable, served over NBD");
+    CLI::App* create =
+        leaf(disks, "create", "make a disk, empty or from an image or snapshot", &Commands::disk_create);
+    named(create);
+    CLI::Option* bytes =
+        size(create, "--size", arguments_.size, "rounded up to 4M (default: what the source needs)");
+    CLI::App* source = create->add_option_group("source");
+    source->add_option("--image", arguments_.image, "an image");
+    source->add_option("--family", arguments_.family, "the newest image of a family");
+    source->add_option("--snapshot", arguments_.snapshot, "a snapshot");
+    source->require_option(0, 1);
+    create->callback([this, source, bytes] {
+      if (source->count_all() == 0 && bytes->count() == 0)
+        throw CLI::RequiredError("one of --image, --family, --snapshot and --size");
+      action_ = &Commands::disk_create;
+    });
+    may_be_async(create);
+    leaf(disks, "list", "list the disks of the folder", &Commands::disk_list);
+    target(leaf(disks, "get", "show one disk", &Commands::disk_get), "DISK", "its name or id");
+    CLI::App* resize = leaf(disks, "resize", "make a disk larger; it may be in use", &Commands::disk_resize);
+    target(resize, "DISK", "its name or id");
+    size(resize, "--size", arguments_.size, "rounded up to 4M")->required();
+    changes(resize);
+    CLI::App* revert = leaf(disks, "revert", "make a disk what it was when a snapshot of it was made",
+                            &Commands::disk_revert);
+    target(revert, "DISK", "its name or id");
+    revert->add_option("--snapshot", arguments_.snapshot, "one of the disk's snapshots")->required();
+    changes(revert);
+    CLI::App* remove = leaf(disks, "delete", "delete a disk; its snapshots stay", &Commands::disk_delete);
+    target(remove, "DISK", "its name or id");
+    changes(remove);
+    target(leaf(disks, "uri", "print the disk's NBD URI", &Commands::disk_uri), "DISK", "its name or id");
+    CLI::App* args = leaf(disks, "attach-args", "print how to attach the disk", &Commands::disk_attach_args);
+    target(args, "DISK", "its name or id");
+    args->add_option("--for", arguments_.consumer, "what attaches it")
+        ->required()
+        ->check(CLI::IsMember({"qemu", "libvirt", "nbd-client"}));
+  }
+
+  void add_snapshots() {
+    CLI::App* snapshots = group("snapshot", "snapshots: disks as they were at an instant");
+    CLI::App* create =
+        leaf(snapshots, "create", "make a snapshot of a disk, or of several at the same instant",
+             &Commands::snapshot_create);
+    create->add_option("--name", arguments_.names, "one for each --disk, in the same order")
+        ->required()
+        ->allow_extra_args(false);
+    create->add_option("--disk", arguments_.disks, "a disk; may repeat")->required()->allow_extra_args(false);
+    describe(create);
+    may_be_async(create);
+    create->callback([this] {
+      if (arguments_.names.size() != arguments_.disks.size())
+        throw CLI::ValidationError("snapshot create", "there must be as many --name as --disk");
+      action_ = &Commands::snapshot_create;
+    });
+    leaf(snapshots, "list", "list the snapshots of the folder", &Commands::snapshot_list);
+    target(leaf(snapshots, "get", "show one snapshot", &Commands::snapshot_get), "SNAPSHOT",
+           "its name or id");
+    CLI::App* remove = leaf(snapshots, "delete", "delete a snapshot", &Commands::snapshot_delete);
+    target(remove, "SNAPSHOT", "its name or id");
+    changes(remove);
+  }
+
+  void add_others() {
+    CLI::App* diff = leaf(&app_, "diff", "show the ranges in which two volumes differ", &Commands::diff);
+    target(diff, "A", "disk/NAME, snapshot/NAME, image/NAME, or an id");
+    diff->add_option("B", arguments_.other, "the same")->required();
+    CLI::App* operations = group("operation", "operations: what was asked for, and what became of it");
+    leaf(operations, "list", "list the operations, the newest first", &Commands::operation_list);
+    target(leaf(operations, "get", "show one operation", &Commands::operation_get), "OPERATION", "its id");
+    target(leaf(operations, "watch", "follow an operation to its end", &Commands::operation_watch),
+           "OPERATION", "its id");
+    target(leaf(operations, "cancel", "ask an operation to stop, and wait for its end",
+                &Commands::operation_cancel),
+           "OPERATION", "its id");
+    leaf(&app_, "status", "show the store, its space, sessions and health", &Commands::status);
+  }
+
+  CLI::App app_{"obraz, the client of the block storage daemon obrazd", "obraz"};
+  Arguments arguments_;
+  Action action_ = nullptr;
+};
+
+v1::Error wrong(std::string message) {
+  v1::Error error;
+  error.set_code(v1::Error::INVALID_ARGUMENT);
+  error.set_message(std::move(message));
+  return error;
+}
+
+}  // namespace
+
+int run(int argc, char** argv) {
+  google::protobuf::SetLogHandler(nullptr);  // what does not decode is told in our own words
+  bool json = false;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    json = json || argument == "--json";
+    if (!is_valid_utf8(argument)) {
+      print_refusal(wrong("the arguments must be UTF-8: " + valid_utf8(argument)), json);
+      return kWrongCommandLine;
+    }
+  }
+  CommandLine line;
+  try {
+    line.app().parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0)
+      return line.app().exit(error);  // help, on standard output
+    // "A subcommand is required" helps nobody who has given one.
+    const auto unknown = line.app().remaining(true);
+    const bool misspelt = dynamic_cast<const CLI::RequiredError*>(&error) && !unknown.empty();
+    print_refusal(wrong(misspelt ? "there is no command or option " + unknown.front() : error.what()), json);
+    if (!json)
+      fmt::print(stderr, "Run obraz --help, or any command with it, for more.\n");
+    return kWrongCommandLine;
+  }
+  return line.run();
+}
+
+}  // namespace obraz::client

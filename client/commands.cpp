@@ -1,0 +1,469 @@
+#include "client/commands.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/size.h"
+#include "client/json.h"
+#include "client/output.h"
+#include "client/progress.h"
+#include "obraz/v1/operation_service.pb.h"
+#include "obraz/v1/status_service.pb.h"
+#include "obraz/v1/volume_service.pb.h"
+
+namespace obraz::client {
+namespace {
+
+void print_json(const google::protobuf::Message& message) {
+  fmt::print("{}\n", to_json(message));
+}
+
+template <typename Resource>
+std::string title(const char* kind, const Resource& resource) {
+  return fmt::format("{} {}", kind, resource.name().empty() ? resource.id() : resource.name());
+}
+
+// A list of anything into one list of that.
+const auto kImages = [](auto& response) { return response.mutable_images(); };
+const auto kDisks = [](auto& response) { return response.mutable_disks(); };
+const auto kSnapshots = [](auto& response) { return response.mutable_snapshots(); };
+const auto kOperations = [](auto& response) { return response.mutable_operations(); };
+
+const char* kind_of(const v1::Image&) {
+  return "image";
+}
+const char* kind_of(const v1::Disk&) {
+  return "disk";
+}
+const char* kind_of(const v1::Snapshot&) {
+  return "snapshot";
+}
+
+bool is_uri(const std::string& source) {
+  return source.starts_with("nbd") && source.find("://") != std::string::npos;
+}
+
+// The daemon has a working folder of its own.
+std::string absolute(const std::string& path) {
+  std::error_code error;
+  const auto full = std::filesystem::absolute(path, error);
+  return error ? path : full.lexically_normal().string();
+}
+
+}  // namespace
+
+Outcome<Connection*> Commands::connect() {
+  if (!connection_) {
+    auto opened = Connection::open(control_path(arguments_.control));
+    if (!opened)
+      return std::unexpected(opened.error());
+    connection_ = std::move(*opened);
+  }
+  return connection_.get();
+}
+
+Outcome<void> Commands::call(const std::string& method, const google::protobuf::MessageLite& request,
+                             google::protobuf::MessageLite& response) {
+  const auto connection = connect();
+  if (!connection)
+    return std::unexpected(connection.error());
+  return (*connection)->call(method, request, response);
+}
+
+int Commands::refused(const v1::Error& error) const {
+  std::fflush(stdout);
+  print_refusal(error, arguments_.json);
+  return 1;
+}
+
+template <typename Request>
+Request Commands::new_request() const {
+  Request request;
+  request.set_folder_id(arguments_.folder);
+  return request;
+}
+
+template <typename Request>
+void Commands::describe_new(Request& request) const {
+  request.set_description(arguments_.description);
+  request.mutable_labels()->insert(arguments_.labels.begin(), arguments_.labels.end());
+}
+
+template <typename Resource, typename Request>
+int Commands::get(const std::string& method, const Request& request) {
+  Resource resource;
+  if (const auto called = call(method, request, resource); !called)
+    return refused(called.error());
+  if (arguments_.json)
+    print_json(resource);
+  else
+    fmt::print("{}", details(resource));
+  return 0;
+}
+
+template <typename Request, typename Response, typename Members>
+int Commands::list(const std::string& method, Request request, Members members) {
+  Response all;
+  request.set_page_size(1000);
+  do {
+    Response page;
+    request.set_page_token(all.next_page_token());
+    if (const auto called = call(method, request, page); !called)
+      return refused(called.error());
+    members(all)->MergeFrom(*members(page));
+    all.set_next_page_token(page.next_page_token());
+  } while (!all.next_page_token().empty());
+  if (arguments_.json) {
+    print_json(all);
+    return 0;
+  }
+  std::vector<Row> rows;
+  for (const auto& member : *members(all)) {
+    if (rows.empty())
+      rows.push_back(heading(member));
+    rows.push_back(row(member));
+  }
+  fmt::print("{}", table(rows));
+  return 0;
+}
+
+Outcome<v1::Operation> Commands::await(v1::Operation operation) {
+  if (operation.done())
+    return operation;
+  const auto connection = connect();
+  if (!connection)
+    return std::unexpected(connection.error());
+  ProgressDisplay display(arguments_.json ? ProgressDisplay::Mode::none : ProgressDisplay::suitable_mode());
+  v1::WatchOperationRequest request;
+  request.set_operation_id(operation.id());
+  const auto watched = (*connection)->call_stream("OperationService.Watch", request, operation, [&] {
+    display.show(operation);
+  });
+  if (!watched)
+    return std::unexpected(watched.error());
+  return operation;
+}
+
+template <typename Request>
+Outcome<v1::Operation> Commands::operate(const std::string& method, Request request) {
+  request.set_idempotency_key(arguments_.idempotency_key);
+  v1::Operation operation;
+  if (const auto called = call(method, request, operation); !called)
+    return std::unexpected(called.error());
+  if (arguments_.async)
+    return operation;
+  auto ended = await(std::move(operation));
+  if (ended && ended->has_error())
+    return std::unexpected(ended->error());
+  return ended;
+}
+
+int Commands::print_operation(const v1::Operation& operation) const {
+  if (arguments_.json)
+    print_json(operation);
+  else
+    fmt::print("{}", details(operation));
+  return 0;
+}
+
+// A call whose outcome is a resource, or several.
+template <typename Resource, typename Request, typename Members>
+int Commands::change(const std::string& method, Request request, const char* verb, Members members) {
+  auto operation = operate(method, std::move(request));
+  if (!operation)
+    return refused(operation.error());
+  if (!operation->done())
+    return print_operation(*operation);
+  const auto& resources = *members(*operation->mutable_response());
+  if (!arguments_.json) {
+    for (const Resource& resource : resources)
+      fmt::print("{} {} ({})\n", title(kind_of(resource), resource), verb, resource.id());
+  } else if (resources.size() == 1) {
+    print_json(resources[0]);
+  } else {
+    v1::OperationResponse several;
+    *members(several) = resources;
+    std::string separator = "\n";
+    fmt::print("{{\n  \"{}s\": [", kind_of(Resource()));
+    for (const Resource& resource : resources) {
+      fmt::print("{}    {}", separator, to_json(resource, 2));
+      separator = ",\n";
+    }
+    fmt::print("{}]\n}}\n", resources.empty() ? "" : "\n  ");
+  }
+  return 0;
+}
+
+// A call that leaves no resource behind: its operation is its outcome.
+template <typename Request>
+int Commands::act(const std::string& method, Request request, const char* done) {
+  const auto operation = operate(method, std::move(request));
+  if (!operation)
+    return refused(operation.error());
+  if (arguments_.json || !operation->done())
+    return print_operation(*operation);
+  fmt::print("{} {}\n", arguments_.target, done);
+  return 0;
+}
+
+// --- images
+// ---------------------------------------------------------------------------------------------------------
+int Commands::image_import() {
+  auto request = new_request<v1::ImportImageRequest>();
+  describe_new(request);
+  request.set_name(arguments_.name);
+  request.set_family(arguments_.family);
+  request.set_min_disk_size(arguments_.min_disk_size);
+  if (!arguments_.os.empty())
+    request.mutable_os()->set_type(arguments_.os == "windows" ? v1::Os::WINDOWS : v1::Os::LINUX);
+  request.set_source(is_uri(arguments_.target) ? arguments_.target : absolute(arguments_.target));
+  request.set_format(arguments_.format);
+  return change<v1::Image>("ImageService.Import", std::move(request), "imported", kImages);
+}
+
+int Commands::image_create() {
+  auto request = new_request<v1::CreateImageRequest>();
+  describe_new(request);
+  request.set_name(arguments_.name);
+  request.set_family(arguments_.family);
+  request.set_min_disk_size(arguments_.min_disk_size);
+  if (!arguments_.os.empty())
+    request.mutable_os()->set_type(arguments_.os == "windows" ? v1::Os::WINDOWS : v1::Os::LINUX);
+  if (!arguments_.from_disk.empty())
+    request.set_disk_id(arguments_.from_disk);
+  else if (!arguments_.from_snapshot.empty())
+    request.set_snapshot_id(arguments_.from_snapshot);
+  else
+    request.set_image_id(arguments_.from_image);
+  return change<v1::Image>("ImageService.Create", std::move(request), "created", kImages);
+}
+
+int Commands::image_list() {
+  return list<v1::ListImagesRequest, v1::ListImagesResponse>("ImageService.List",
+                                                             new_request<v1::ListImagesRequest>(), kImages);
+}
+
+int Commands::image_get() {
+  auto request = new_request<v1::GetImageRequest>();
+  request.set_image_id(arguments_.target);
+  return get<v1::Image>("ImageService.Get", request);
+}
+
+int Commands::image_latest() {
+  auto request = new_request<v1::GetImageLatestByFamilyRequest>();
+  request.set_family(arguments_.family);
+  return get<v1::Image>("ImageService.GetLatestByFamily", request);
+}
+
+int Commands::image_delete() {
+  auto request = new_request<v1::DeleteImageRequest>();
+  request.set_image_id(arguments_.target);
+  return act("ImageService.Delete", std::move(request), "deleted");
+}
+
+int Commands::image_export() {
+  auto request = new_request<v1::ExportImageRequest>();
+  request.set_image_id(arguments_.target);
+  request.set_path(absolute(arguments_.other));
+  request.set_format(arguments_.format);
+  return act("ImageService.Export", std::move(request), "exported");
+}
+
+// --- disks
+// ----------------------------------------------------------------------------------------------------------
+int Commands::disk_create() {
+  auto request = new_request<v1::CreateDiskRequest>();
+  describe_new(request);
+  request.set_name(arguments_.name);
+  request.set_size(arguments_.size);
+  if (!arguments_.image.empty())
+    request.set_image_id(arguments_.image);
+  else if (!arguments_.family.empty())
+    request.set_family(arguments_.family);
+  else if (!arguments_.snapshot.empty())
+    request.set_snapshot_id(arguments_.snapshot);
+  return change<v1::Disk>("DiskService.Create", std::move(request), "created", kDisks);
+}
+
+int Commands::disk_list() {
+  return list<v1::ListDisksRequest, v1::ListDisksResponse>("DiskService.List",
+                                                           new_request<v1::ListDisksRequest>(), kDisks);
+}
+
+int Commands::disk_get() {
+  auto request = new_request<v1::GetDiskRequest>();
+  request.set_disk_id(arguments_.target);
+  return get<v1::Disk>("DiskService.Get", request);
+}
+
+int Commands::disk_resize() {
+  auto request = new_request<v1::ResizeDiskRequest>();
+  request.set_disk_id(arguments_.target);
+  request.set_size(arguments_.size);
+  return change<v1::Disk>("DiskService.Resize", std::move(request), "resized", kDisks);
+}
+
+int Commands::disk_revert() {
+  auto request = new_request<v1::RevertDiskRequest>();
+  request.set_disk_id(arguments_.target);
+  request.set_snapshot_id(arguments_.snapshot);
+  return change<v1::Disk>("DiskService.Revert", std::move(request), "reverted", kDisks);
+}
+
+int Commands::disk_delete() {
+  auto request = new_request<v1::DeleteDiskRequest>();
+  request.set_disk_id(arguments_.target);
+  return act("DiskService.Delete", std::move(request), "deleted");
+}
+
+Outcome<Commands::Export> Commands::find_export() {
+  auto request = new_request<v1::GetDiskRequest>();
+  request.set_disk_id(arguments_.target);
+  v1::Disk disk;
+  if (const auto called = call("DiskService.Get", request, disk); !called)
+    return std::unexpected(called.error());
+  v1::DaemonStatus status;
+  if (const auto called = call("StatusService.Get", v1::GetStatusRequest(), status); !called)
+    return std::unexpected(called.error());
+  return Export{{status.nbd_unix_path(), status.nbd_tcp_address()},
+                export_name("disk", disk.folder_id(), disk.name(), disk.id())};
+}
+
+int Commands::disk_uri() {
+  const auto found = find_export();
+  if (!found)
+    return refused(found.error());
+  const std::string uri = nbd_uri(found->address, found->name);
+  if (arguments_.json)
+    fmt::print("{{\n  \"uri\": {}\n}}\n", json_string(uri));
+  else
+    fmt::print("{}\n", uri);
+  return 0;
+}
+
+int Commands::disk_attach_args() {
+  const auto found = find_export();
+  if (!found)
+    return refused(found.error());
+  const Consumer consumer = arguments_.consumer == "qemu"      ? Consumer::qemu
+                            : arguments_.consumer == "libvirt" ? Consumer::libvirt
+                                                               : Consumer::nbd_client;
+  const std::string args = attach_args(consumer, found->address, found->name);
+  if (arguments_.json)
+    fmt::print("{{\n  \"for\": {},\n  \"args\": {}\n}}\n", json_string(arguments_.consumer),
+               json_string(args));
+  else
+    fmt::print("{}\n", args);
+  return 0;
+}
+
+// --- snapshots
+// ------------------------------------------------------------------------------------------------------
+int Commands::snapshot_create() {
+  auto request = new_request<v1::CreateSnapshotsRequest>();
+  describe_new(request);
+  for (size_t i = 0; i < arguments_.disks.size(); ++i) {
+    v1::SnapshotOfDisk& snapshot = *request.add_snapshots();
+    snapshot.set_disk_id(arguments_.disks[i]);
+    snapshot.set_name(arguments_.names[i]);
+  }
+  return change<v1::Snapshot>("SnapshotService.Create", std::move(request), "created", kSnapshots);
+}
+
+int Commands::snapshot_list() {
+  return list<v1::ListSnapshotsRequest, v1::ListSnapshotsResponse>(
+      "SnapshotService.List", new_request<v1::ListSnapshotsRequest>(), kSnapshots);
+}
+
+int Commands::snapshot_get() {
+  auto request = new_request<v1::GetSnapshotRequest>();
+  request.set_snapshot_id(arguments_.target);
+  return get<v1::Snapshot>("SnapshotService.Get", request);
+}
+
+int Commands::snapshot_delete() {
+  auto request = new_request<v1::DeleteSnapshotRequest>();
+  request.set_snapshot_id(arguments_.target);
+  return act("SnapshotService.Delete", std::move(request), "deleted");
+}
+
+// --- everything else
+// --------------------------------------------------------------------------------------------------
+// disk/NAME of another folder than the default one.
+std::string Commands::in_folder(const std::string& name) const {
+  const size_t slash = name.find('/');
+  const bool local = slash != std::string::npos && name.find('/', slash + 1) == std::string::npos;
+  if (!local || arguments_.folder.empty() || arguments_.folder == "default")
+    return name;
+  return name.substr(0, slash + 1) + arguments_.folder + name.substr(slash);
+}
+
+int Commands::diff() {
+  v1::DiffRequest request;
+  request.set_a(in_folder(arguments_.target));
+  request.set_b(in_folder(arguments_.other));
+  v1::DiffResponse page;
+  uint64_t changed_bytes = 0;
+  bool first = true;
+  // Printed page by page: a difference has no limit.
+  do {
+    request.set_page_token(page.next_page_token());
+    if (const auto called = call("VolumeService.Diff", request, page); !called)
+      return refused(called.error());
+    if (first)
+      fmt::print("{}",
+                 arguments_.json ? "{\n  \"ranges\": [" : fmt::format("{:>15} {:>15}\n", "OFFSET", "LENGTH"));
+    for (const v1::ByteRange& range : page.ranges()) {
+      if (arguments_.json)
+        fmt::print("{}\n    {{\"offset\": {}, \"length\": {}}}", first ? "" : ",", range.offset(),
+                   range.length());
+      else
+        fmt::print("{:>15} {:>15}\n", range.offset(), range.length());
+      first = false;
+      changed_bytes += uint64_t(range.length());
+    }
+    if (page.ranges().empty())
+      break;
+  } while (!page.next_page_token().empty());
+  if (arguments_.json)
+    fmt::print("{}],\n  \"changed_bytes\": {}\n}}\n", first ? "" : "\n  ", changed_bytes);
+  else
+    fmt::print("{} may differ\n", format_size(changed_bytes));
+  return 0;
+}
+
+int Commands::operation_list() {
+  return list<v1::ListOperationsRequest, v1::ListOperationsResponse>(
+      "OperationService.List", v1::ListOperationsRequest(), kOperations);
+}
+
+int Commands::operation_get() {
+  v1::GetOperationRequest request;
+  request.set_operation_id(arguments_.target);
+  return get<v1::Operation>("OperationService.Get", request);
+}
+
+int Commands::operation_watch() {
+  v1::Operation operation;
+  operation.set_id(arguments_.target);
+  const auto ended = await(std::move(operation));
+  if (!ended)
+    return refused(ended.error());
+  if (ended->has_error())
+    return refused(ended->error());
+  return print_operation(*ended);
+}
+
+int Commands::operation_cancel() {
+  v1::CancelOperationRequest request;
+  request.set_operation_id(arguments_.target);
+  return get<v1::Operation>("OperationService.Cancel", request);
+}
+
+int Commands::status() {
+  return get<v1::DaemonStatus>("StatusService.Get", v1::GetStatusRequest());
+}
+
+}  // namespace obraz::client

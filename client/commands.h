@@ -1,0 +1,99 @@
+// What each command does once its command line has been understood.
+//
+// Each function answers the exit status: 0, or 1 after it has printed the refusal.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "client/attach.h"
+#include "client/connection.h"
+#include "obraz/v1/disk_service.pb.h"
+#include "obraz/v1/image_service.pb.h"
+#include "obraz/v1/snapshot_service.pb.h"
+
+namespace obraz::client {
+
+// What the command line said, of all commands together; each reads its own.
+struct Arguments {
+  std::string control, folder;
+  bool json = false;
+  std::string target, other;  // positional: a name or id, a source, a file
+  std::string name, description, family, os, format;
+  std::vector<std::string> names, disks;  // snapshot create
+  std::map<std::string, std::string> labels;
+  std::string image, snapshot, from_disk, from_snapshot, from_image, consumer, idempotency_key;
+  int64_t size = 0, min_disk_size = 0;  // bytes; 0: not given
+  bool async = false;
+};
+
+class Commands {
+ public:
+  explicit Commands(Arguments arguments) : arguments_(std::move(arguments)) {}
+
+  int image_import();
+  int image_create();
+  int image_list();
+  int image_get();
+  int image_latest();
+  int image_delete();
+  int image_export();
+  int disk_create();
+  int disk_list();
+  int disk_get();
+  int disk_resize();
+  int disk_revert();
+  int disk_delete();
+  int disk_uri();
+  int disk_attach_args();
+  int snapshot_create();
+  int snapshot_list();
+  int snapshot_get();
+  int snapshot_delete();
+  int diff();
+  int operation_list();
+  int operation_get();
+  int operation_watch();
+  int operation_cancel();
+  int status();
+
+ private:
+  Outcome<Connection*> connect();
+  Outcome<void> call(const std::string& method, const google::protobuf::MessageLite& request,
+                     google::protobuf::MessageLite& response);
+  int refused(const v1::Error& error) const;
+
+  template <typename Request>
+  Request new_request() const;  // with the folder
+  template <typename Request>
+  void describe_new(Request& request) const;
+  template <typename Resource, typename Request>
+  int get(const std::string& method, const Request& request);
+  template <typename Request, typename Response, typename Members>
+  int list(const std::string& method, Request request, Members members);
+  template <typename Resource, typename Request, typename Members>
+  int change(const std::string& method, Request request, const char* verb, Members members);
+  template <typename Request>
+  int act(const std::string& method, Request request, const char* done);
+
+  // The operation once it has ended, with what there is to see meanwhile.
+  Outcome<v1::Operation> await(v1::Operation operation);
+  template <typename Request>
+  Outcome<v1::Operation> operate(const std::string& method, Request request);
+  int print_operation(const v1::Operation& operation) const;
+  // Of the disk that the command is about.
+  struct Export {
+    NbdAddress address;
+    std::string name;
+  };
+  Outcome<Export> find_export();
+  std::string in_folder(const std::string& name) const;
+
+  const Arguments arguments_;
+  std::unique_ptr<Connection> connection_;
+};
+
+}  // namespace obraz::client

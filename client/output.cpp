@@ -1,0 +1,244 @@
+#include "client/output.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "base/size.h"
+#include "client/json.h"
+
+namespace obraz::client {
+namespace {
+
+// Columns a text takes: one per character, good enough for what names and paths hold.
+size_t width_of(std::string_view text) {
+  return size_t(std::ranges::count_if(text, [](char c) { return (c & 0xc0) != 0x80; }));
+}
+
+std::string padded(const std::string& text, size_t width) {
+  return text + std::string(width - std::min(width, width_of(text)), ' ');
+}
+
+std::string size_text(int64_t bytes) {
+  return format_size(uint64_t(std::max<int64_t>(bytes, 0)));
+}
+std::string size_and_bytes(int64_t bytes) {
+  return bytes < 1024 ? size_text(bytes) : fmt::format("{} ({} bytes)", size_text(bytes), bytes);
+}
+// 0: not counted yet.
+std::string storage_text(int64_t bytes) {
+  return bytes == 0 ? "-" : size_text(bytes);
+}
+
+template <typename Labels>
+std::string labels_text(const Labels& labels) {
+  const std::map<std::string, std::string> sorted(labels.begin(), labels.end());
+  std::string text;
+  for (const auto& [key, value] : sorted)
+    text += (text.empty() ? "" : ", ") + key + "=" + value;
+  return text;
+}
+
+std::string source_text(const v1::ImageSource& source) {
+  switch (source.kind()) {
+    case v1::ImageSource::DISK:
+      return "disk " + source.id();
+    case v1::ImageSource::SNAPSHOT:
+      return "snapshot " + source.id();
+    case v1::ImageSource::IMAGE:
+      return "image " + source.id();
+    case v1::ImageSource::FILE:
+      return source.location() + (source.format().empty() ? "" : " (" + source.format() + ")");
+    case v1::ImageSource::NBD:
+      return source.location();
+    default:
+      return "";
+  }
+}
+
+template <typename Resource>
+std::vector<Row> common(const Resource& resource) {
+  return {{"id", resource.id()},
+          {"name", resource.name()},
+          {"folder", resource.folder_id()},
+          {"description", resource.description()},
+          {"labels", labels_text(resource.labels())},
+          {"status", v1::ResourceStatus_Name(resource.status())},
+          {"created", short_time(resource.created_at()) + " UTC by " + resource.created_by()}};
+}
+
+std::string with(std::vector<Row> rows, std::vector<Row> more) {
+  rows.insert(rows.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
+  return fields(rows);
+}
+
+}  // namespace
+
+std::string table(const std::vector<Row>& rows) {
+  std::vector<size_t> widths;
+  for (const Row& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (size_t i = 0; i < row.size(); ++i)
+      widths[i] = std::max(widths[i], width_of(row[i]));
+  }
+  std::string text;
+  for (const Row& row : rows) {
+    std::string line;
+    for (size_t i = 0; i < row.size(); ++i)
+      line += i + 1 == row.size() ? row[i] : padded(row[i], widths[i] + 2);
+    line.erase(line.find_last_not_of(' ') + 1);
+    text += line + "\n";
+  }
+  return text;
+}
+
+std::string fields(const std::vector<Row>& rows) {
+  std::vector<Row> shown;
+  for (const Row& row : rows) {
+    if (!row[1].empty())
+      shown.push_back({row[0] + ":", row[1]});
+  }
+  return table(shown);
+}
+
+std::string short_time(const google::protobuf::Timestamp& time) {
+  std::string text = rfc3339(time).substr(0, 19);
+  text[10] = ' ';
+  return text;
+}
+
+std::string short_duration(int64_t seconds) {
+  const int64_t minutes = seconds / 60;
+  if (minutes < 60)
+    return fmt::format("{}:{:02}", minutes, seconds % 60);
+  return fmt::format("{}:{:02}:{:02}", minutes / 60, minutes % 60, seconds % 60);
+}
+
+std::string state_of(const v1::Operation& operation) {
+  if (!operation.done())
+    return operation.metadata().phase().empty() ? "running" : operation.metadata().phase();
+  return operation.has_error() ? v1::Error::Code_Name(operation.error().code()) : "done";
+}
+
+Row heading(const v1::Image&) {
+  return {"NAME", "ID", "STATUS", "FAMILY", "SIZE", "STORED", "CREATED"};
+}
+Row row(const v1::Image& image) {
+  return {image.name(),
+          image.id(),
+          v1::ResourceStatus_Name(image.status()),
+          image.family().empty() ? "-" : image.family(),
+          size_text(image.size()),
+          storage_text(image.storage_size()),
+          short_time(image.created_at())};
+}
+Row heading(const v1::Disk&) {
+  return {"NAME", "ID", "STATUS", "SIZE", "ATTACHED", "CREATED"};
+}
+Row row(const v1::Disk& disk) {
+  return {disk.name(),
+          disk.id(),
+          v1::ResourceStatus_Name(disk.status()),
+          size_text(disk.size()),
+          disk.attachments().empty() ? "-" : fmt::to_string(disk.attachments_size()),
+          short_time(disk.created_at())};
+}
+Row heading(const v1::Snapshot&) {
+  return {"NAME", "ID", "STATUS", "DISK", "SIZE", "CREATED"};
+}
+Row row(const v1::Snapshot& snapshot) {
+  return {snapshot.name(),
+          snapshot.id(),
+          v1::ResourceStatus_Name(snapshot.status()),
+          snapshot.source_disk_id(),
+          size_text(snapshot.disk_size()),
+          short_time(snapshot.created_at())};
+}
+Row heading(const v1::Operation&) {
+  return {"ID", "STATE", "CREATED", "BY", "DESCRIPTION"};
+}
+Row row(const v1::Operation& operation) {
+  return {operation.id(), state_of(operation), short_time(operation.created_at()), operation.created_by(),
+          operation.description()};
+}
+
+std::string details(const v1::Image& image) {
+  return with(common(image), {{"family", image.family()},
+                              {"size", size_and_bytes(image.size())},
+                              {"stored", size_and_bytes(image.storage_size())},
+                              {"smallest disk", size_and_bytes(image.min_disk_size())},
+                              {"os", v1::Os::Type_Name(image.os().type())},
+                              {"source", source_text(image.source())}});
+}
+
+std::string details(const v1::Disk& disk) {
+  std::string source;
+  if (disk.source_case() == v1::Disk::kSourceImageId)
+    source = "image " + disk.source_image_id();
+  else if (disk.source_case() == v1::Disk::kSourceSnapshotId)
+    source = "snapshot " + disk.source_snapshot_id();
+  std::vector<Row> more = {
+      {"size", size_and_bytes(disk.size())}, {"os", v1::Os::Type_Name(disk.os().type())}, {"source", source}};
+  for (const auto& attachment : disk.attachments())
+    more.push_back(
+        {"attached by", fmt::format("{} since {} UTC{}", attachment.client(), short_time(attachment.since()),
+                                    attachment.read_only() ? ", read-only" : "")});
+  return with(common(disk), std::move(more));
+}
+
+std::string details(const v1::Snapshot& snapshot) {
+  return with(common(snapshot), {{"disk", snapshot.source_disk_id()},
+                                 {"size", size_and_bytes(snapshot.disk_size())},
+                                 {"held alone", size_and_bytes(snapshot.storage_size())},
+                                 {"os", v1::Os::Type_Name(snapshot.os().type())}});
+}
+
+std::string details(const v1::Operation& operation) {
+  const v1::OperationMetadata& metadata = operation.metadata();
+  std::string resources;
+  for (const std::string& id : metadata.resource_ids())
+    resources += (resources.empty() ? "" : ", ") + id;
+  std::string progress;
+  if (metadata.bytes_total() > 0)
+    progress = fmt::format("{} of {}", size_text(metadata.bytes_done()), size_text(metadata.bytes_total()));
+  return fields({{"id", operation.id()},
+                 {"description", operation.description()},
+                 {"state", state_of(operation)},
+                 {"error", operation.error().message()},
+                 {"progress", progress},
+                 {"resources", resources},
+                 {"created", short_time(operation.created_at()) + " UTC by " + operation.created_by()},
+                 {"modified", short_time(operation.modified_at()) + " UTC"}});
+}
+
+std::string details(const v1::DaemonStatus& status) {
+  const v1::SpaceStatus& space = status.space();
+  const v1::ResourceCounts& counts = status.resources();
+  std::string nbd = status.nbd_unix_path();
+  if (!status.nbd_tcp_address().empty())
+    nbd += (nbd.empty() ? "" : ", ") + status.nbd_tcp_address();
+  return fields(
+      {{"health", status.health() + (status.health_reason().empty() ? "" : ": " + status.health_reason())},
+       {"store", status.store_path()},
+       {"space", fmt::format("{} of {} used, {} of that shared, {} being given back",
+                             size_text(space.used_bytes()), size_text(space.total_bytes()),
+                             size_text(space.shared_bytes()), size_text(space.reclaimable_bytes()))},
+       {"metadata", fmt::format("{} of {} used", size_text(space.metadata_used_bytes()),
+                                size_text(space.metadata_total_bytes()))},
+       {"resources", fmt::format("{} images, {} disks, {} snapshots", counts.images(), counts.disks(),
+                                 counts.snapshots())},
+       {"operations", fmt::format("{} running", counts.running_operations())},
+       {"sessions", fmt::to_string(status.sessions())},
+       {"nbd", nbd},
+       {"version", status.version()}});
+}
+
+void print_refusal(const v1::Error& error, bool json) {
+  if (json)
+    fmt::print(stderr, "{{\n  \"error\": {}\n}}\n", to_json(error, 1));
+  else
+    fmt::print(stderr, "obraz: {}\n", error.message());
+}
+
+}  // namespace obraz::client

@@ -1,0 +1,391 @@
+#include "catalog/catalog.h"
+
+#include <fmt/core.h>
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <unordered_map>
+
+#include "base/log.h"
+#include "catalog/codes.h"
+#include "catalog/rules.h"
+
+namespace obraz {
+namespace {
+
+PutResource put(const Entry& entry, v1::ResourceRecord record, v1::ResourceStatus status) {
+  visit_resource(record, [&](auto& resource) { resource.set_status(status); });
+  return PutResource{entry.key(), record.SerializeAsString()};
+}
+
+}  // namespace
+
+Catalog::Catalog(boost::asio::any_io_executor executor, StoreAccess& store)
+    : executor_(executor), store_(store), operations_(executor, clock_), measured_(executor) {}
+
+// --- start
+// --------------------------------------------------------------------------------------------------------
+boost::asio::awaitable<Answer<void>> Catalog::load() {
+  Result<StoreAccess::Resources> resources = co_await store_.resources();
+  if (!resources)
+    co_return std::unexpected(refusal_of(resources.error(), "reading the resources"));
+  Result<std::vector<VolumeInfo>> volumes = co_await store_.volumes();
+  if (!volumes)
+    co_return std::unexpected(refusal_of(volumes.error(), "reading the volumes"));
+  std::unordered_map<uint64_t, bool> damaged;  // by volume
+  for (const VolumeInfo& volume : *volumes)
+    damaged.emplace(volume.id.value, volume.damaged);
+
+  std::vector<EntryRef> half_made;
+  for (const auto& [key, value] : *resources) {
+    v1::ResourceRecord record;
+    if (!record.ParseFromString(value) || record.resource_case() == v1::ResourceRecord::RESOURCE_NOT_SET) {
+      log::error("catalog: the resource {} cannot be read and is left alone", key);
+      continue;
+    }
+    if (record.resource_case() == v1::ResourceRecord::kOperation) {
+      operations_.restore(record);
+      continue;
+    }
+    auto entry = std::make_shared<Entry>();
+    entry->kind = record.has_disk() ? Kind::disk : record.has_snapshot() ? Kind::snapshot : Kind::image;
+    entry->record = std::move(record);
+    clock_.advance_past(entry->created_at());
+    const auto volume = damaged.find(entry->volume().value);
+    if (entry->status() == v1::CREATING) {
+      if (volume == damaged.end())
+        entry->record.set_volume_id(0);
+      half_made.push_back(std::move(entry));
+      continue;
+    }
+    if (index_.find_id(entry->id()) || index_.find_name(entry->kind, entry->folder(), entry->name())) {
+      log::error("catalog: {} is there twice; {} is left alone", entry->title(), key);
+      continue;
+    }
+    entry->set_status(volume != damaged.end() && !volume->second ? v1::READY : v1::ERROR);
+    if (volume == damaged.end()) {
+      log::error("catalog: the volume of {} is missing", entry->title());
+      entry->record.set_volume_id(0);
+    }
+    entry->measured = entry->kind == Kind::image && entry->record.image().storage_size() > 0;
+    index_.insert(std::move(entry));
+  }
+
+  const Refusal interrupted{ErrorCode::unavailable, "", "interrupted by a restart of the daemon"};
+  const auto remove = [](const Entry& entry, Transaction& transaction) {
+    log::info("catalog: {} was being made when the daemon ended; it is removed", entry.title());
+    if (entry.volume())
+      transaction.push_back(DeleteVolume{entry.volume()});
+    transaction.push_back(RemoveResource{entry.key()});
+  };
+  const std::vector<OperationRef> unfinished = operations_.unfinished();
+  for (const OperationRef& operation : unfinished) {
+    Transaction transaction;
+    std::erase_if(half_made, [&](const EntryRef& entry) {
+      const bool ours = entry->id() == operation->message.metadata().resource_id();
+      if (ours)
+        remove(*entry, transaction);
+      return ours;
+    });
+    operations_.append_finished(*operation, &interrupted, transaction);
+    Status status = co_await store_.commit(std::move(transaction));
+    if (!status)
+      co_return std::unexpected(refusal_of(status.error(), "ending an interrupted operation"));
+    operations_.finish(operation, &interrupted);
+  }
+  for (const EntryRef& entry : half_made) {
+    Transaction transaction;
+    remove(*entry, transaction);
+    Status status = co_await store_.commit(std::move(transaction));
+    if (!status)
+      co_return std::unexpected(refusal_of(status.error(), "removing what was half-made"));
+  }
+  co_return Answer<void>();
+}
+
+// --- changing
+// -----------------------------------------------------------------------------------------------------
+boost::asio::awaitable<Status> Catalog::commit(OperationRef operation, Transaction transaction) {
+  Status status = co_await store_.commit(std::move(transaction));
+  if (status)
+    operation->stored = true;
+  co_return status;
+}
+
+boost::asio::awaitable<Answer<OperationRef>> Catalog::run(Answer<Plan> planned) {
+  if (!planned)
+    co_return std::unexpected(planned.error());
+  Plan plan = std::move(*planned);
+  // Also when there is nothing to take: every call crosses as often, so that their changes reach the store in
+  // the order in which they were decided, and a source is still there when its clone is made.
+  Result<std::vector<VolumeId>> ids = co_await store_.new_volume_ids(plan.created.size());
+  Status status;
+  if (ids) {
+    Transaction transaction;
+    for (size_t i = 0; i < plan.created.size(); ++i)
+      plan.created[i]->record.set_volume_id((*ids)[i].value);
+    plan.volumes(plan.created, transaction);
+    for (const EntryRef& entry : plan.created)
+      transaction.push_back(put(*entry, entry->record, v1::READY));
+    for (const Plan::Changed& change : plan.changed)
+      transaction.push_back(put(*change.entry, change.after, v1::READY));
+    for (const EntryRef& entry : plan.removed)
+      transaction.push_back(RemoveResource{entry->key()});
+    operations_.append_finished(*plan.operation, nullptr, transaction);
+    status = co_await commit(plan.operation, std::move(transaction));
+  } else {
+    status = Failure(ids.error());
+  }
+  settle(plan, status.has_value());
+  if (status) {
+    operations_.finish(plan.operation, nullptr);
+  } else {
+    const Refusal refusal = refusal_of(status.error(), plan.operation->message.description());
+    operations_.finish(plan.operation, &refusal);
+  }
+  co_return plan.operation;
+}
+
+// Memory follows the store.
+void Catalog::settle(const Plan& plan, bool done) {
+  for (const EntryRef& entry : plan.created) {
+    if (done) {
+      entry->set_status(v1::READY);
+      measure_later(entry);
+    } else {
+      index_.erase(*entry);
+    }
+  }
+  for (const Plan::Changed& change : plan.changed) {
+    change.entry->busy = false;
+    if (!done)
+      continue;
+    const v1::ResourceStatus status = change.entry->status();
+    change.entry->record = change.after;
+    change.entry->set_status(status);
+  }
+  for (const EntryRef& entry : plan.removed) {
+    if (done)
+      index_.erase(*entry);
+    else
+      entry->busy = entry->deleting = false;
+  }
+}
+
+boost::asio::awaitable<Answer<OperationRef>> Catalog::create_image(Caller caller,
+                                                                   v1::CreateImageRequest request) {
+  return run(plan_create_image(caller, request));
+}
+boost::asio::awaitable<Answer<OperationRef>> Catalog::create_disk(Caller caller,
+                                                                  v1::CreateDiskRequest request) {
+  return run(plan_create_disk(caller, request));
+}
+boost::asio::awaitable<Answer<OperationRef>> Catalog::resize_disk(Caller caller,
+                                                                  v1::ResizeDiskRequest request) {
+  return run(plan_resize_disk(caller, request));
+}
+boost::asio::awaitable<Answer<OperationRef>> Catalog::revert_disk(Caller caller,
+                                                                  v1::RevertDiskRequest request) {
+  return run(plan_revert_disk(caller, request));
+}
+boost::asio::awaitable<Answer<OperationRef>> Catalog::create_snapshots(Caller caller,
+                                                                       v1::CreateSnapshotsRequest request) {
+  return run(plan_create_snapshots(caller, request));
+}
+boost::asio::awaitable<Answer<OperationRef>> Catalog::delete_image(Caller caller,
+                                                                   v1::DeleteImageRequest request) {
+  return run(plan_delete(caller, Kind::image, request.folder_id(), request.image_id(), "image_id"));
+}
+boost::asio::awaitable<Answer<OperationRef>> Catalog::delete_disk(Caller caller,
+                                                                  v1::DeleteDiskRequest request) {
+  return run(plan_delete(caller, Kind::disk, request.folder_id(), request.disk_id(), "disk_id"));
+}
+boost::asio::awaitable<Answer<OperationRef>> Catalog::delete_snapshot(Caller caller,
+                                                                      v1::DeleteSnapshotRequest request) {
+  return run(plan_delete(caller, Kind::snapshot, request.folder_id(), request.snapshot_id(), "snapshot_id"));
+}
+
+// --- import and export
+// --------------------------------------------------------------------------------------------
+boost::asio::awaitable<Answer<void>> Catalog::start_import(ImportTicket& ticket, uint64_t size_bytes,
+                                                           std::string format) {
+  if (size_bytes > limits::kMaxVolumeSize)
+    co_return refuse(
+        ErrorCode::invalid_argument, "source",
+        fmt::format("the source has {} bytes; an image has at most {}", size_bytes, limits::kMaxVolumeSize));
+  if (size_bytes == 0)
+    co_return refuse(ErrorCode::invalid_argument, "source", "the source is empty");
+  const uint64_t size = round_up(size_bytes, limits::kVolumeSizeUnit);
+  const auto min_disk_size = rules::min_disk_size(ticket.min_disk_size, size);
+  if (!min_disk_size)
+    co_return std::unexpected(min_disk_size.error());
+
+  Result<std::vector<VolumeId>> ids = co_await store_.new_volume_ids(1);
+  if (!ids)
+    co_return std::unexpected(refusal_of(ids.error(), "making a volume"));
+  v1::Image& image = *ticket.image->record.mutable_image();
+  image.set_size(int64_t(size));
+  image.set_min_disk_size(int64_t(*min_disk_size));
+  image.mutable_source()->set_format(std::move(format));
+  ticket.image->record.set_volume_id((*ids)[0].value);
+  Transaction transaction;
+  transaction.push_back(CreateVolume{(*ids)[0], size});
+  transaction.push_back(put(*ticket.image, ticket.image->record, v1::CREATING));
+  operations_.append_running(*ticket.operation, transaction);
+  Status status = co_await commit(ticket.operation, std::move(transaction));
+  if (!status)
+    co_return std::unexpected(refusal_of(status.error(), "making a volume"));
+  ticket.started = true;
+  co_return Answer<void>();
+}
+
+boost::asio::awaitable<Answer<void>> Catalog::finish_import(ImportTicket& ticket) {
+  const VolumeId work = ticket.work_volume();
+  Result<Store::Usage> usage = co_await store_.usage(work);
+  Result<std::vector<VolumeId>> ids = co_await store_.new_volume_ids(1);
+  if (!ids)
+    co_return std::unexpected(refusal_of(ids.error(), "making the image"));
+  v1::ResourceRecord record = ticket.image->record;
+  record.set_volume_id((*ids)[0].value);
+  if (usage)
+    record.mutable_image()->set_storage_size(int64_t(usage->mapped_bytes));
+  Transaction transaction;
+  transaction.push_back(CloneVolume{(*ids)[0], work, VolumeKind::frozen, uint64_t(record.image().size())});
+  transaction.push_back(DeleteVolume{work});
+  transaction.push_back(put(*ticket.image, record, v1::READY));
+  operations_.append_finished(*ticket.operation, nullptr, transaction);
+  Status status = co_await commit(ticket.operation, std::move(transaction));
+  if (!status)
+    co_return std::unexpected(refusal_of(status.error(), "making the image"));
+  ticket.image->record = std::move(record);
+  ticket.image->set_status(v1::READY);
+  ticket.image->measured = usage.has_value();
+  operations_.finish(ticket.operation, nullptr);
+  co_return Answer<void>();
+}
+
+boost::asio::awaitable<void> Catalog::fail_import(ImportTicket ticket, Refusal refusal) {
+  Transaction transaction;
+  if (ticket.started) {
+    transaction.push_back(DeleteVolume{ticket.work_volume()});
+    transaction.push_back(RemoveResource{ticket.image->key()});
+  }
+  operations_.append_finished(*ticket.operation, &refusal, transaction);
+  Status status = co_await commit(ticket.operation, std::move(transaction));
+  if (!status)
+    log::warning("catalog: removing {}: {}; the next start will do it", ticket.image->title(),
+                 describe(status.error()));
+  index_.erase(*ticket.image);
+  operations_.finish(ticket.operation, &refusal);
+}
+
+boost::asio::awaitable<void> Catalog::end_export(ExportTicket ticket, Answer<void> outcome) {
+  const Refusal* refusal = outcome ? nullptr : &outcome.error();
+  Transaction transaction;
+  operations_.append_finished(*ticket.operation, refusal, transaction);
+  Status status = co_await commit(ticket.operation, std::move(transaction));
+  if (!status)
+    log::warning("catalog: recording the end of an export: {}", describe(status.error()));
+  OBRAZ_CHECK(ticket.image->readers > 0);
+  --ticket.image->readers;
+  operations_.finish(ticket.operation, refusal);
+}
+
+// --- exports by NBD
+// ---------------------------------------------------------------------------------------------------
+Answer<ExportInfo> Catalog::find_export(std::string_view name) const {
+  const EntryRef entry = index_.find_export(name);
+  if (!entry)
+    return refuse(ErrorCode::not_found, "", fmt::format("there is no export {}", name));
+  if (const auto idle = check_idle(*entry, ""); !idle)
+    return std::unexpected(idle.error());
+  return ExportInfo{entry->id(),     std::string(name),   entry->title(),
+                    entry->volume(), entry->size_bytes(), entry->kind != Kind::disk};
+}
+
+std::vector<ExportInfo> Catalog::list_exports(size_t limit) const {
+  std::vector<ExportInfo> exports;
+  for (const Kind kind : kKinds) {
+    std::string token;
+    do {
+      const auto page = index_.list(kind, kDefaultFolder, limits::kMaxPageSize, token);
+      for (const EntryRef& entry : page->entries) {
+        if (exports.size() == limit)
+          return exports;
+        if (check_idle(*entry, ""))
+          exports.push_back({entry->id(), entry->export_name(), entry->title(), entry->volume(),
+                             entry->size_bytes(), kind != Kind::disk});
+      }
+      token = page->next_page_token;
+    } while (!token.empty());
+  }
+  return exports;
+}
+
+Answer<void> Catalog::attach(std::string_view resource_id, uint64_t session, std::string client,
+                             bool read_only) {
+  const EntryRef entry = index_.find_id(resource_id);
+  if (!entry)
+    return refuse(ErrorCode::not_found, "", fmt::format("there is no resource {}", resource_id));
+  if (const auto idle = check_idle(*entry, ""); !idle)
+    return std::unexpected(idle.error());
+  const bool is_new =
+      entry->attachments.emplace(session, Attachment{std::move(client), clock_.next(), read_only}).second;
+  OBRAZ_CHECK(is_new);
+  ++attachments_;
+  return {};
+}
+
+void Catalog::detach(std::string_view resource_id, uint64_t session) {
+  const EntryRef entry = index_.find_id(resource_id);
+  OBRAZ_CHECK(entry);  // what is attached is not deleted
+  const size_t erased = entry->attachments.erase(session);
+  OBRAZ_CHECK(erased == 1);
+  --attachments_;
+}
+
+// --- counting space
+// ---------------------------------------------------------------------------------------------------
+void Catalog::measure_later(const EntryRef& entry) {
+  if (stopping_ || entry->kind == Kind::disk || entry->measured ||
+      to_measure_.size() >= limits::kMaxMeasurements)
+    return;
+  to_measure_.push_back(entry);
+  if (measuring_)
+    return;
+  measuring_ = true;
+  boost::asio::co_spawn(executor_, measure_all(), boost::asio::detached);
+}
+
+boost::asio::awaitable<void> Catalog::measure_all() {
+  while (!to_measure_.empty() && !stopping_) {
+    EntryRef entry = std::move(to_measure_.front());
+    to_measure_.pop_front();
+    if (!entry->measured)
+      co_await measure(std::move(entry));
+  }
+  measuring_ = false;
+  measured_.notify_all();
+}
+
+boost::asio::awaitable<void> Catalog::stop() {
+  stopping_ = true;
+  while (measuring_)
+    co_await measured_.wait();
+}
+
+boost::asio::awaitable<void> Catalog::measure(EntryRef entry) {
+  if (!entry->volume() || entry->status() == v1::CREATING)
+    co_return;
+  const VolumeId volume = entry->volume();
+  Result<Store::Usage> usage = co_await store_.usage(volume);
+  if (!usage)
+    co_return;  // deleted meanwhile, damaged, or the daemon stops
+  if (entry->kind == Kind::image)
+    entry->record.mutable_image()->set_storage_size(int64_t(usage->mapped_bytes));
+  else
+    entry->record.mutable_snapshot()->set_storage_size(int64_t(usage->exclusive_bytes));
+  entry->measured = true;
+}
+
+}  // namespace obraz

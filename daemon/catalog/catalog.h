@@ -1,0 +1,185 @@
+// Catalog: the resources of a store. Deciding is synchronous and pure (plan_*: rules, state, reserving
+// names), then one transaction makes volumes, resources and the operation durable together, then memory
+// follows (run).
+//
+// Invariants: between a decision and its reservation nothing else runs, so of two conflicting calls one wins;
+// what is in the store is what a call acknowledged; a resource that is attached, being read or being changed
+// is not deleted, and one being deleted is not attached. Every mutating call that was not refused answers an
+// operation. Thread: the control thread; it and the StoreAccess outlive the catalog, and no call is under way
+// when it ends.
+#pragma once
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <deque>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/refusal.h"
+#include "catalog/index.h"
+#include "catalog/operations.h"
+#include "catalog/store_access.h"
+#include "obraz/v1/disk_service.pb.h"
+#include "obraz/v1/image_service.pb.h"
+#include "obraz/v1/operation_service.pb.h"
+#include "obraz/v1/snapshot_service.pb.h"
+#include "obraz/v1/volume_service.pb.h"
+
+namespace obraz {
+
+// What a client of NBD finds under an export name.
+struct ExportInfo {
+  std::string resource_id;
+  std::string name;  // as it was asked for, or canonical in a list
+  std::string description;
+  VolumeId volume;
+  uint64_t size_bytes = 0;
+  bool read_only = false;
+};
+
+// An image on its way in: made by begin_import(), ended by finish_import() or fail_import().
+struct ImportTicket {
+  OperationRef operation;
+  EntryRef image;
+  int64_t min_disk_size = 0;  // as asked for
+  bool started = false;       // the store knows of it
+  VolumeId work_volume() const { return image->volume(); }
+};
+
+// An image on its way out: made by begin_export(), ended by end_export().
+struct ExportTicket {
+  OperationRef operation;
+  EntryRef image;
+};
+
+class Catalog {
+ public:
+  template <typename T>
+  using awaitable = boost::asio::awaitable<T>;
+
+  Catalog(boost::asio::any_io_executor executor, StoreAccess& store);
+
+  // Reads every resource of the store and ends what a crash or a stop left half-made: images that were being
+  // imported are removed, and their operations failed. Once, before anything else.
+  awaitable<Answer<void>> load();
+  // Ends what goes on in the background. Last, when no call is under way.
+  awaitable<void> stop();
+
+  // --- reading
+  // --------------------------------------------------------------------------------------------------------
+  awaitable<Answer<v1::Image>> get_image(v1::GetImageRequest request);
+  awaitable<Answer<v1::Image>> get_latest(v1::GetImageLatestByFamilyRequest request);
+  awaitable<Answer<v1::Snapshot>> get_snapshot(v1::GetSnapshotRequest request);
+  Answer<v1::Disk> get_disk(const v1::GetDiskRequest& request) const;
+  Answer<v1::ListImagesResponse> list_images(const v1::ListImagesRequest& request);
+  Answer<v1::ListDisksResponse> list_disks(const v1::ListDisksRequest& request) const;
+  Answer<v1::ListSnapshotsResponse> list_snapshots(const v1::ListSnapshotsRequest& request);
+  awaitable<Answer<v1::DiffResponse>> diff(v1::DiffRequest request);
+  size_t count(Kind kind) const { return index_.count(kind); }
+
+  // --- operations
+  // -----------------------------------------------------------------------------------------------------
+  OperationTable& operations() { return operations_; }
+  // With its response.
+  v1::Operation view(const OperationState& operation) const;
+  Answer<v1::ListOperationsResponse> list_operations(const v1::ListOperationsRequest& request) const;
+
+  // --- changing; the operation has ended when they answer
+  // --------------------------------------------------------------
+  awaitable<Answer<OperationRef>> create_image(Caller caller, v1::CreateImageRequest request);
+  awaitable<Answer<OperationRef>> delete_image(Caller caller, v1::DeleteImageRequest request);
+  awaitable<Answer<OperationRef>> create_disk(Caller caller, v1::CreateDiskRequest request);
+  awaitable<Answer<OperationRef>> resize_disk(Caller caller, v1::ResizeDiskRequest request);
+  awaitable<Answer<OperationRef>> revert_disk(Caller caller, v1::RevertDiskRequest request);
+  awaitable<Answer<OperationRef>> delete_disk(Caller caller, v1::DeleteDiskRequest request);
+  awaitable<Answer<OperationRef>> create_snapshots(Caller caller, v1::CreateSnapshotsRequest request);
+  awaitable<Answer<OperationRef>> delete_snapshot(Caller caller, v1::DeleteSnapshotRequest request);
+
+  // --- import and export, whose bytes somebody else moves
+  // ----------------------------------------------------------- Takes the name; the image is CREATING from
+  // now on.
+  Answer<ImportTicket> begin_import(const Caller& caller, const v1::ImportImageRequest& request);
+  // Makes the work disk of `size_bytes` (of the source, not rounded). `format`: found by now. Where it
+  // refuses, the ticket has still to be failed.
+  awaitable<Answer<void>> start_import(ImportTicket& ticket, uint64_t size_bytes, std::string format);
+  // Turns the work disk into the image, at once; the operation has then ended. As above.
+  awaitable<Answer<void>> finish_import(ImportTicket& ticket);
+  // Removes every trace but the operation, which ends with the refusal.
+  awaitable<void> fail_import(ImportTicket ticket, Refusal refusal);
+  // The image stays as long as the ticket is not ended.
+  Answer<ExportTicket> begin_export(const Caller& caller, const v1::ExportImageRequest& request);
+  awaitable<void> end_export(ExportTicket ticket, Answer<void> outcome);
+
+  // --- exports by NBD
+  // ---------------------------------------------------------------------------------------------------
+  Answer<ExportInfo> find_export(std::string_view name) const;
+  // At most `limit` names that a client can ask for, of the folder default.
+  std::vector<ExportInfo> list_exports(size_t limit) const;
+  // From here to detach() the resource is neither deleted nor reverted. `session`: the caller's number for
+  // it, used once.
+  Answer<void> attach(std::string_view resource_id, uint64_t session, std::string client, bool read_only);
+  void detach(std::string_view resource_id, uint64_t session);
+  size_t attachments() const { return attachments_; }
+
+ private:
+  // What one call changes. Its operation has begun, its entries are reserved (inserted or busy).
+  struct Plan {
+    OperationRef operation;
+    std::vector<EntryRef> created;  // each gets a volume id before `volumes` is called
+    std::vector<EntryRef> removed;
+    struct Changed {
+      EntryRef entry;
+      v1::ResourceRecord after;
+    };
+    std::vector<Changed> changed;
+    std::function<void(const std::vector<EntryRef>& created, Transaction&)> volumes;
+  };
+  awaitable<Answer<OperationRef>> run(Answer<Plan> plan);
+  void settle(const Plan& plan, bool done);
+  awaitable<Status> commit(OperationRef operation, Transaction transaction);
+
+  Answer<Plan> plan_create_image(const Caller& caller, const v1::CreateImageRequest& request);
+  Answer<Plan> plan_create_disk(const Caller& caller, const v1::CreateDiskRequest& request);
+  Answer<Plan> plan_resize_disk(const Caller& caller, const v1::ResizeDiskRequest& request);
+  Answer<Plan> plan_revert_disk(const Caller& caller, const v1::RevertDiskRequest& request);
+  Answer<Plan> plan_create_snapshots(const Caller& caller, const v1::CreateSnapshotsRequest& request);
+  Answer<Plan> plan_delete(const Caller& caller, Kind kind, const std::string& folder, const std::string& id,
+                           std::string_view field);
+
+  // Steps of deciding (catalog_rules.cpp).
+  Answer<std::string> folder_of(const std::string& folder_id) const;
+  Answer<EntryRef> find(Kind kind, const std::string& folder, const std::string& id_or_name,
+                        std::string_view field) const;
+  Answer<EntryRef> find_source(Kind kind, const std::string& folder, const std::string& id_or_name,
+                               std::string_view field) const;
+  Answer<void> check_free(Kind kind, const std::string& folder, const std::string& name,
+                          std::string_view field) const;
+  Answer<void> check_idle(const Entry& entry, std::string_view field) const;
+  Answer<void> check_unused(const Entry& entry, std::string_view verb, std::string_view field) const;
+  Answer<void> check_room(size_t more) const;
+
+  template <typename Resource>
+  EntryRef new_entry(Kind kind, const Caller& caller, Resource resource);
+  void reserve_change(Plan& plan, const EntryRef& entry, v1::ResourceRecord after);
+
+  template <typename Response, typename Request, typename Append>
+  Answer<Response> list(Kind kind, const Request& request, Append append) const;
+  v1::Disk disk_view(const Entry& entry) const;
+  // Counts the space of a snapshot or image; in the background, one at a time, or now.
+  void measure_later(const EntryRef& entry);
+  awaitable<void> measure_all();
+  awaitable<void> measure(EntryRef entry);
+
+  boost::asio::any_io_executor executor_;
+  StoreAccess& store_;
+  Clock clock_;
+  Index index_;
+  OperationTable operations_;
+  size_t attachments_ = 0;
+  std::deque<EntryRef> to_measure_;
+  bool measuring_ = false, stopping_ = false;
+  AsyncEvent measured_;  // the background has come to its end
+};
+
+}  // namespace obraz

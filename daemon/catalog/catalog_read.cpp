@@ -1,0 +1,211 @@
+// Catalog: answering without changing anything.
+#include <fmt/core.h>
+
+#include <charconv>
+
+#include "base/limits.h"
+#include "catalog/catalog.h"
+#include "catalog/codes.h"
+#include "catalog/rules.h"
+
+namespace obraz {
+namespace {
+
+// The status as callers see it: a deletion that has been decided shows.
+template <typename Resource>
+Resource with_status(Resource resource, const Entry& entry) {
+  resource.set_status(entry.status());
+  return resource;
+}
+v1::Image image_view(const Entry& entry) {
+  return with_status(entry.record.image(), entry);
+}
+v1::Snapshot snapshot_view(const Entry& entry) {
+  return with_status(entry.record.snapshot(), entry);
+}
+
+}  // namespace
+
+v1::Disk Catalog::disk_view(const Entry& entry) const {
+  v1::Disk disk = with_status(entry.record.disk(), entry);
+  for (const auto& [session, attachment] : entry.attachments) {
+    v1::Attachment& shown = *disk.add_attachments();
+    shown.set_client(attachment.client);
+    *shown.mutable_since() = attachment.since;
+    shown.set_read_only(attachment.read_only);
+  }
+  return disk;
+}
+
+boost::asio::awaitable<Answer<v1::Image>> Catalog::get_image(v1::GetImageRequest request) {
+  const auto folder = folder_of(request.folder_id());
+  if (!folder)
+    co_return std::unexpected(folder.error());
+  const auto entry = find(Kind::image, *folder, request.image_id(), "image_id");
+  if (!entry)
+    co_return std::unexpected(entry.error());
+  const EntryRef image = *entry;
+  if (!image->measured)
+    co_await measure(image);
+  co_return image_view(*image);
+}
+
+boost::asio::awaitable<Answer<v1::Image>> Catalog::get_latest(v1::GetImageLatestByFamilyRequest request) {
+  const auto folder = folder_of(request.folder_id());
+  if (!folder)
+    co_return std::unexpected(folder.error());
+  if (request.family().empty())
+    co_return refuse(ErrorCode::invalid_argument, "family", "the family is missing");
+  if (const auto legal = rules::check_family(request.family()); !legal)
+    co_return std::unexpected(legal.error());
+  const EntryRef image = index_.latest_of_family(*folder, request.family());
+  if (!image)
+    co_return refuse(ErrorCode::not_found, "family",
+                     fmt::format("there is no image of the family {}", request.family()));
+  if (!image->measured)
+    co_await measure(image);
+  co_return image_view(*image);
+}
+
+boost::asio::awaitable<Answer<v1::Snapshot>> Catalog::get_snapshot(v1::GetSnapshotRequest request) {
+  const auto folder = folder_of(request.folder_id());
+  if (!folder)
+    co_return std::unexpected(folder.error());
+  const auto entry = find(Kind::snapshot, *folder, request.snapshot_id(), "snapshot_id");
+  if (!entry)
+    co_return std::unexpected(entry.error());
+  const EntryRef snapshot = *entry;
+  co_await measure(snapshot);  // each time: what it alone holds grows as others are written or deleted
+  co_return snapshot_view(*snapshot);
+}
+
+Answer<v1::Disk> Catalog::get_disk(const v1::GetDiskRequest& request) const {
+  const auto folder = folder_of(request.folder_id());
+  if (!folder)
+    return std::unexpected(folder.error());
+  const auto entry = find(Kind::disk, *folder, request.disk_id(), "disk_id");
+  if (!entry)
+    return std::unexpected(entry.error());
+  return disk_view(**entry);
+}
+
+template <typename Response, typename Request, typename Append>
+Answer<Response> Catalog::list(Kind kind, const Request& request, Append append) const {
+  const auto folder = folder_of(request.folder_id());
+  if (!folder)
+    return std::unexpected(folder.error());
+  const auto page_size = rules::page_size(request.page_size());
+  if (!page_size)
+    return std::unexpected(page_size.error());
+  auto page = index_.list(kind, *folder, *page_size, request.page_token());
+  if (!page)
+    return std::unexpected(page.error());
+  Response response;
+  for (const EntryRef& entry : page->entries)
+    append(response, entry);
+  response.set_next_page_token(std::move(page->next_page_token));
+  return response;
+}
+
+Answer<v1::ListImagesResponse> Catalog::list_images(const v1::ListImagesRequest& request) {
+  return list<v1::ListImagesResponse>(Kind::image, request, [this](auto& response, const EntryRef& entry) {
+    measure_later(entry);
+    *response.add_images() = image_view(*entry);
+  });
+}
+
+Answer<v1::ListDisksResponse> Catalog::list_disks(const v1::ListDisksRequest& request) const {
+  return list<v1::ListDisksResponse>(Kind::disk, request, [this](auto& response, const EntryRef& entry) {
+    *response.add_disks() = disk_view(*entry);
+  });
+}
+
+Answer<v1::ListSnapshotsResponse> Catalog::list_snapshots(const v1::ListSnapshotsRequest& request) {
+  return list<v1::ListSnapshotsResponse>(Kind::snapshot, request,
+                                         [this](auto& response, const EntryRef& entry) {
+                                           measure_later(entry);
+                                           *response.add_snapshots() = snapshot_view(*entry);
+                                         });
+}
+
+boost::asio::awaitable<Answer<v1::DiffResponse>> Catalog::diff(v1::DiffRequest request) {
+  const auto resolve = [this](const std::string& name, std::string_view field) -> Answer<VolumeId> {
+    if (name.empty())
+      return refuse(ErrorCode::invalid_argument, std::string(field),
+                    "name a disk/NAME, snapshot/NAME, image/NAME, or an id");
+    const EntryRef entry = index_.find_export(name);
+    if (!entry)
+      return refuse(ErrorCode::not_found, std::string(field),
+                    fmt::format("there is no {}; name a disk/NAME, snapshot/NAME, image/NAME, or an id",
+                                name.substr(0, 2 * limits::kMaxNameLength)));
+    if (const auto idle = check_idle(*entry, field); !idle)
+      return std::unexpected(idle.error());
+    return entry->volume();
+  };
+  const Answer<VolumeId> a = resolve(request.a(), "a"), b = resolve(request.b(), "b");
+  if (!a)
+    co_return std::unexpected(a.error());
+  if (!b)
+    co_return std::unexpected(b.error());
+  uint64_t from = 0;
+  if (const std::string& token = request.page_token(); !token.empty()) {
+    const auto parsed = std::from_chars(token.data(), token.data() + token.size(), from);
+    if (parsed.ec != std::errc() || parsed.ptr != token.data() + token.size() ||
+        from > limits::kMaxVolumeSize)
+      co_return refuse(ErrorCode::invalid_argument, "page_token",
+                       "page_token must be one that an earlier page answered");
+  }
+  Result<StoreAccess::Difference> difference = co_await store_.diff(*a, *b, from, limits::kMaxDiffRanges);
+  if (!difference)
+    co_return std::unexpected(refusal_of(difference.error(), "comparing the two"));
+  v1::DiffResponse response;
+  for (const Extent& range : difference->ranges) {
+    v1::ByteRange& shown = *response.add_ranges();
+    shown.set_offset(int64_t(range.offset));
+    shown.set_length(int64_t(range.length));
+  }
+  if (!difference->complete)
+    response.set_next_page_token(
+        std::to_string(difference->ranges.back().offset + difference->ranges.back().length));
+  co_return response;
+}
+
+v1::Operation Catalog::view(const OperationState& operation) const {
+  v1::Operation message = operation.message;
+  if (!message.done() || message.has_error())
+    return message;
+  v1::OperationResponse& response = *message.mutable_response();
+  for (const std::string& id : message.metadata().resource_ids()) {
+    const EntryRef entry = index_.find_id(id);
+    if (!entry)
+      continue;
+    switch (entry->kind) {
+      case Kind::disk:
+        *response.add_disks() = disk_view(*entry);
+        break;
+      case Kind::snapshot:
+        *response.add_snapshots() = snapshot_view(*entry);
+        break;
+      case Kind::image:
+        *response.add_images() = image_view(*entry);
+        break;
+    }
+  }
+  return message;
+}
+
+Answer<v1::ListOperationsResponse> Catalog::list_operations(const v1::ListOperationsRequest& request) const {
+  const auto page_size = rules::page_size(request.page_size());
+  if (!page_size)
+    return std::unexpected(page_size.error());
+  auto page = operations_.list(*page_size, request.page_token());
+  if (!page)
+    return std::unexpected(page.error());
+  v1::ListOperationsResponse response;
+  for (const OperationRef& operation : page->operations)
+    *response.add_operations() = operation->message;  // with the response of each, pages would have no bound
+  response.set_next_page_token(std::move(page->next_page_token));
+  return response;
+}
+
+}  // namespace obraz

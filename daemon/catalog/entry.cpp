@@ -1,0 +1,32 @@
+#include "catalog/entry.h"
+
+namespace obraz {
+
+uint64_t Entry::size_bytes() const {
+  switch (kind) {
+    case Kind::disk:
+      return uint64_t(record.disk().size());
+    case Kind::snapshot:
+      return uint64_t(record.snapshot().disk_size());
+    case Kind::image:
+      return uint64_t(record.image().size());
+  }
+  OBRAZ_CHECK(!"a kind");
+}
+
+std::string Entry::title() const {
+  const std::string name = this->name();
+  return std::string(word_for(kind)).append(" ").append(name.empty() ? id() : name);
+}
+
+std::string Entry::export_name() const {
+  const std::string name = this->name(), folder = this->folder();
+  if (name.empty())
+    return id();
+  std::string text = std::string(word_for(kind)) + "/";
+  if (folder != kDefaultFolder)
+    text += folder + "/";
+  return text + name;
+}
+
+}  // namespace obraz

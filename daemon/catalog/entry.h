@@ -1,0 +1,103 @@
+// Entry: one disk, snapshot or image as the catalog holds it in memory, and what is going on with it.
+//
+// Invariants: `record` is what the store has, but for its status and counted space, which are of now, and its
+// volume, 0 when it is missing; `busy` is set from the moment a change of the entry itself is decided until
+// it is durable or has failed, and while it is set nothing else changes, copies or attaches it. Thread: the
+// control thread.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "base/check.h"
+#include "catalog/kind.h"
+#include "catalog/time.h"
+#include "obraz/v1/record.pb.h"
+#include "store/types.h"
+
+namespace obraz {
+
+struct Attachment {
+  std::string client;  // for people: an address, a process
+  google::protobuf::Timestamp since;
+  bool read_only = false;
+};
+
+// Calls `visit` with the Image, Disk or Snapshot in the record (const or not).
+template <typename Record, typename Visitor>
+auto visit_resource(Record& record, Visitor&& visit) {
+  if constexpr (std::is_const_v<Record>) {
+    switch (record.resource_case()) {
+      case v1::ResourceRecord::kImage:
+        return visit(record.image());
+      case v1::ResourceRecord::kDisk:
+        return visit(record.disk());
+      case v1::ResourceRecord::kSnapshot:
+        return visit(record.snapshot());
+      default:
+        break;
+    }
+  } else {
+    switch (record.resource_case()) {
+      case v1::ResourceRecord::kImage:
+        return visit(*record.mutable_image());
+      case v1::ResourceRecord::kDisk:
+        return visit(*record.mutable_disk());
+      case v1::ResourceRecord::kSnapshot:
+        return visit(*record.mutable_snapshot());
+      default:
+        break;
+    }
+  }
+  OBRAZ_CHECK(!"a record of the index has a volume");
+}
+
+struct Entry {
+  Kind kind = Kind::disk;
+  v1::ResourceRecord record;
+  bool busy = false;
+  bool deleting = false;                       // the change is its deletion
+  bool measured = false;                       // storage_size has been counted
+  unsigned readers = 0;                        // exports to files under way
+  std::map<uint64_t, Attachment> attachments;  // by session
+
+  template <typename Visitor>
+  auto visit(Visitor&& visitor) const {
+    return visit_resource(record, std::forward<Visitor>(visitor));
+  }
+  std::string id() const {
+    return visit([](const auto& r) { return r.id(); });
+  }
+  std::string name() const {
+    return visit([](const auto& r) { return r.name(); });
+  }
+  std::string folder() const {
+    return visit([](const auto& r) { return r.folder_id(); });
+  }
+  google::protobuf::Timestamp created_at() const {
+    return visit([](const auto& r) { return r.created_at(); });
+  }
+  v1::ResourceStatus status() const {
+    return deleting ? v1::DELETING : visit([](const auto& r) { return r.status(); });
+  }
+  void set_status(v1::ResourceStatus status) {
+    visit_resource(record, [&](auto& r) { r.set_status(status); });
+  }
+  VolumeId volume() const { return VolumeId{record.volume_id()}; }
+  uint64_t size_bytes() const;
+  // "disk vm1", or "disk 1x0…" when it has no name.
+  std::string title() const;
+  // disk/NAME, disk/FOLDER/NAME, or the id when it has no name.
+  std::string export_name() const;
+  // Key of its record in the store.
+  std::string key() const { return resource_key(kind, id()); }
+  static std::string resource_key(Kind kind, std::string_view id) {
+    return std::string(word_for(kind)).append("/").append(id);
+  }
+};
+using EntryRef = std::shared_ptr<Entry>;
+
+}  // namespace obraz

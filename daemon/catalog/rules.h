@@ -1,0 +1,44 @@
+// Rules of names, labels and sizes: what a request may say, whatever the state. docs/control-api.md has them
+// as a table.
+//
+// Each refuses with the field at fault and a sentence. Pure; any thread.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "base/refusal.h"
+
+namespace obraz::rules {
+
+// Empty, or 1–63 characters: a–z first, then a–z 0–9 - _, a letter or digit last.
+Answer<void> check_name(std::string_view name, std::string_view field = "name");
+// Empty, or 3–63 characters: a–z first, then a–z 0–9 -, a letter or digit last.
+Answer<void> check_family(std::string_view family);
+// At most 256 characters of UTF-8.
+Answer<void> check_description(std::string_view description);
+// At most 64; keys 1–63 characters, a–z first, then a–z 0–9 - _ . / \ @; values at most 63 of the latter.
+Answer<void> check_labels(const std::map<std::string, std::string>& labels);
+// Empty, or at most 100 printable ASCII characters.
+Answer<void> check_idempotency_key(std::string_view key);
+
+// A disk's size as asked for: 1 byte – 4 TiB; rounded up to 4 MiB.
+Answer<uint64_t> disk_size(int64_t asked, std::string_view field = "size");
+// An image's smallest disk: 4 MiB – 4 TiB, not below `source_size`; 0 asks for `source_size`.
+Answer<uint64_t> min_disk_size(int64_t asked, uint64_t source_size);
+
+// 1–1000, 0 asks for 100.
+Answer<unsigned> page_size(int64_t asked);
+
+// Where an image may go to: an absolute path of at most 4096 bytes without NUL …
+Answer<void> check_path(std::string_view path, std::string_view field);
+// … and come from: that, or a URI of libnbd's: nbd, nbds, with +unix or +vsock.
+Answer<void> check_import_source(std::string_view source);
+bool is_nbd_uri(std::string_view source);
+// raw, qcow2, vmdk, vpc, vhdx, vdi or empty; to export raw, qcow2 or empty.
+Answer<void> check_import_format(std::string_view format);
+Answer<void> check_export_format(std::string_view format);
+
+}  // namespace obraz::rules

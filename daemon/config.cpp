@@ -1,0 +1,89 @@
+#include "config.h"
+
+#include <fmt/core.h>
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+
+#include "base/size.h"
+
+namespace obraz {
+namespace {
+
+constexpr int kWrongCommandLine = 2;
+
+struct Bounds {
+  uint64_t least, most;
+};
+
+void add_size(CLI::App& app, const std::string& name, uint64_t& into, Bounds bounds,
+              const std::string& description) {
+  app.add_option_function<std::string>(
+         name,
+         [&into, name, bounds](const std::string& text) {
+           const auto bytes = parse_size(text);
+           if (!bytes)
+             throw CLI::ValidationError(name, "a size is digits and K, M, G or T, for instance 64G");
+           if (uint64_t(*bytes) < bounds.least || uint64_t(*bytes) > bounds.most)
+             throw CLI::ValidationError(name, fmt::format("must be between {} and {}",
+                                                          exact_size(bounds.least), exact_size(bounds.most)));
+           into = uint64_t(*bytes);
+         },
+         description)
+      ->type_name("SIZE")
+      ->default_str(exact_size(into));
+}
+
+std::string absolute(const std::string& path) {
+  return std::filesystem::absolute(path).lexically_normal().string();
+}
+
+}  // namespace
+
+std::expected<Config, int> parse_config(int argc, char** argv) {
+  Config config;
+  CLI::App app("obrazd, a block storage daemon: disks, snapshots and images, served over NBD", "obrazd");
+  app.set_config("--config", "", "a file of NAME=VALUE lines, with the names of these options")
+      ->type_name("FILE");
+  app.allow_config_extras(false);
+  app.add_option("--store", config.store_path, "the directory of the store; made and formatted when absent")
+      ->type_name("DIR")
+      ->default_str("./obraz-data");
+  app.add_option("--control", config.control_path, "the control socket (default: control.sock in the store)")
+      ->type_name("PATH");
+  app.add_option("--nbd-unix", config.nbd_unix_path, "the NBD socket (default: nbd.sock in the store)")
+      ->type_name("PATH");
+  app.add_option("--nbd-tcp", config.nbd_tcp, "serve NBD there too; may repeat")
+      ->type_name("HOST:PORT")
+      ->allow_extra_args(false);
+  add_size(app, "--data-size", config.data_size, {limits::kMinDataSize, limits::kMaxDataSize},
+           "size of the data of a store that is made; taken as it fills");
+  add_size(app, "--journal-size", config.journal_size, {limits::kMinJournalSize, limits::kMaxJournalSize},
+           "size of its journal");
+  add_size(app, "--node-cache", config.node_cache_size, {limits::MiB, limits::TiB},
+           "memory for mapping nodes");
+  add_size(app, "--buffer-memory", config.buffer_memory, {limits::kDefaultBufferArena / 2, limits::TiB},
+           "memory for requests in flight");
+  app.add_option("--max-sessions", config.max_sessions, "NBD clients at once")
+      ->check(CLI::Range(1u, limits::kMaxSessions))
+      ->capture_default_str();
+  app.add_flag("--debug", config.debug, "log more");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return std::unexpected(app.exit(error) == 0 ? 0 : kWrongCommandLine);
+  }
+  config.data_size_given = app.count("--data-size") > 0;
+  if (config.store_path.empty()) {
+    fmt::print(stderr, "--store: the path is empty\n");
+    return std::unexpected(kWrongCommandLine);
+  }
+  config.store_path = absolute(config.store_path);
+  config.control_path =
+      absolute(config.control_path.empty() ? config.store_path + "/control.sock" : config.control_path);
+  config.nbd_unix_path =
+      absolute(config.nbd_unix_path.empty() ? config.store_path + "/nbd.sock" : config.nbd_unix_path);
+  return config;
+}
+
+}  // namespace obraz

@@ -1,0 +1,33 @@
+// Config: what the operator asked of obrazd, from the command line and the file named by --config.
+//
+// Options of the command line win over the file, whose lines are NAME=VALUE with the long names of the
+// options.
+#pragma once
+
+#include <cstdint>
+#include <expected>
+#include <string>
+#include <vector>
+
+#include "base/limits.h"
+
+namespace obraz {
+
+struct Config {
+  std::string store_path = "obraz-data";          // made absolute, as are the sockets'
+  std::string control_path;                       // default: control.sock in the store
+  std::string nbd_unix_path;                      // default: nbd.sock in the store
+  std::vector<std::string> nbd_tcp;               // HOST:PORT
+  uint64_t data_size = limits::kDefaultDataSize;  // of a store that is made
+  bool data_size_given = false;
+  uint64_t journal_size = limits::kDefaultJournalSize;  // likewise
+  uint64_t node_cache_size = limits::kDefaultNodeCacheSize;
+  uint64_t buffer_memory = limits::kDefaultBufferArena;
+  unsigned max_sessions = limits::kMaxSessions;
+  bool debug = false;  // log more
+};
+
+// The other way: the exit status, after help or what is wrong has been printed.
+std::expected<Config, int> parse_config(int argc, char** argv);
+
+}  // namespace obraz

@@ -1,0 +1,51 @@
+// Jobs: imports and exports under way. Each has a worker thread for what blocks and a coroutine on the
+// control thread that decides, and both have ended when its operation has.
+//
+// Invariants: at most limits::kMaxRunningOperations at once; a job that fails or is cancelled leaves nothing
+// but its operation. Thread: the control thread, but for what worker threads run.
+#pragma once
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "catalog/catalog.h"
+#include "control/transfer.h"
+
+namespace obraz {
+
+class Jobs {
+ public:
+  Jobs(boost::asio::any_io_executor executor, Catalog& catalog, ImageTransfer& transfer);
+  ~Jobs();
+
+  // Answer once the work has begun; the operation tells the rest.
+  Answer<OperationRef> import(const Caller& caller, const v1::ImportImageRequest& request);
+  Answer<OperationRef> export_image(const Caller& caller, const v1::ExportImageRequest& request);
+
+  // Asks for an early end; nothing when the operation is not a job's or has ended.
+  void cancel(const OperationRef& operation, const std::string& subject);
+  // Refuses new jobs, cancels those under way and waits for their end.
+  boost::asio::awaitable<void> stop();
+
+ private:
+  class Job;
+  using JobRef = std::shared_ptr<Job>;
+
+  Answer<void> check_room() const;
+  JobRef begin(const OperationRef& operation);
+  boost::asio::awaitable<void> run_import(JobRef job, ImportTicket ticket, v1::ImportImageRequest request);
+  boost::asio::awaitable<void> run_export(JobRef job, ExportTicket ticket, v1::ExportImageRequest request);
+  void end(const JobRef& job);
+
+  boost::asio::any_io_executor executor_;
+  Catalog& catalog_;
+  ImageTransfer& transfer_;
+  std::map<OperationState*, JobRef> jobs_;
+  bool stopping_ = false;
+  AsyncEvent ended_;
+};
+
+}  // namespace obraz

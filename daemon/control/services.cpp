@@ -1,0 +1,242 @@
+#include "control/services.h"
+
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+
+#include "catalog/codes.h"
+#include "catalog/rules.h"
+
+namespace obraz {
+namespace {
+
+// FNV-1a, 64 bits: tells a repeated call from another one that took the same key by mistake.
+uint64_t hash_of(std::string_view bytes, uint64_t hash = 0xcbf29ce484222325) {
+  for (const char c : bytes)
+    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  return hash;
+}
+
+uint64_t hash_of_call(std::string_view method, const google::protobuf::MessageLite& request) {
+  std::string bytes;
+  {
+    google::protobuf::io::StringOutputStream stream(&bytes);
+    google::protobuf::io::CodedOutputStream coded(&stream);
+    coded.SetSerializationDeterministic(true);  // labels are a map
+    request.SerializeToCodedStream(&coded);
+  }
+  return hash_of(bytes, hash_of(method));
+}
+
+template <typename Call, typename Request>
+boost::asio::awaitable<Answer<v1::Operation>> run_mutating(Catalog& catalog, const Call& call, Caller caller,
+                                                           Request request) {
+  if (const auto legal = rules::check_idempotency_key(caller.idempotency_key); !legal)
+    co_return std::unexpected(legal.error());
+  const auto known = catalog.operations().find_duplicate(caller);
+  if (!known)
+    co_return std::unexpected(known.error());
+  if (*known)
+    co_return catalog.view(**known);
+  Answer<OperationRef> operation = co_await call(std::move(caller), std::move(request));
+  if (!operation)
+    co_return std::unexpected(operation.error());
+  co_return catalog.view(**operation);
+}
+
+template <typename T>
+boost::asio::awaitable<Answer<T>> ready(Answer<T> answer) {
+  co_return answer;
+}
+
+}  // namespace
+
+Services::Services(Catalog& catalog, Jobs& jobs, StoreAccess& store, DaemonFacts facts)
+    : catalog_(catalog), jobs_(jobs), store_(store), facts_(std::move(facts)) {
+  add_images();
+  add_disks_and_snapshots();
+  add_operations();
+  methods_.add_unary<v1::DiffRequest>("VolumeService.Diff", [this](std::string, v1::DiffRequest request) {
+    return catalog_.diff(std::move(request));
+  });
+  methods_.add_unary<v1::GetStatusRequest>("StatusService.Get",
+                                           [this](std::string, v1::GetStatusRequest) { return status(); });
+}
+
+template <typename Request, typename Call>
+void Services::add_mutating(std::string name, Call call) {
+  methods_.add_unary<Request>(
+      name, [this, name, call = std::move(call)](std::string subject, Request request) {
+        Caller caller{std::move(subject), request.idempotency_key(), hash_of_call(name, request)};
+        return run_mutating(catalog_, call, std::move(caller), std::move(request));
+      });
+}
+
+void Services::add_images() {
+  methods_.add_unary<v1::GetImageRequest>(
+      "ImageService.Get",
+      [this](std::string, v1::GetImageRequest request) { return catalog_.get_image(std::move(request)); });
+  methods_.add_unary<v1::GetImageLatestByFamilyRequest>(
+      "ImageService.GetLatestByFamily", [this](std::string, v1::GetImageLatestByFamilyRequest request) {
+        return catalog_.get_latest(std::move(request));
+      });
+  methods_.add_unary<v1::ListImagesRequest>(
+      "ImageService.List",
+      [this](std::string, v1::ListImagesRequest request) { return ready(catalog_.list_images(request)); });
+  add_mutating<v1::CreateImageRequest>("ImageService.Create",
+                                       [this](Caller caller, v1::CreateImageRequest request) {
+                                         return catalog_.create_image(std::move(caller), std::move(request));
+                                       });
+  add_mutating<v1::ImportImageRequest>(
+      "ImageService.Import",
+      [this](Caller caller, v1::ImportImageRequest request) { return ready(jobs_.import(caller, request)); });
+  add_mutating<v1::ExportImageRequest>("ImageService.Export",
+                                       [this](Caller caller, v1::ExportImageRequest request) {
+                                         return ready(jobs_.export_image(caller, request));
+                                       });
+  add_mutating<v1::DeleteImageRequest>("ImageService.Delete",
+                                       [this](Caller caller, v1::DeleteImageRequest request) {
+                                         return catalog_.delete_image(std::move(caller), std::move(request));
+                                       });
+}
+
+void Services::add_disks_and_snapshots() {
+  methods_.add_unary<v1::GetDiskRequest>("DiskService.Get", [this](std::string, v1::GetDiskRequest request) {
+    return ready(catalog_.get_disk(request));
+  });
+  methods_.add_unary<v1::ListDisksRequest>(
+      "DiskService.List",
+      [this](std::string, v1::ListDisksRequest request) { return ready(catalog_.list_disks(request)); });
+  add_mutating<v1::CreateDiskRequest>("DiskService.Create",
+                                      [this](Caller caller, v1::CreateDiskRequest request) {
+                                        return catalog_.create_disk(std::move(caller), std::move(request));
+                                      });
+  add_mutating<v1::ResizeDiskRequest>("DiskService.Resize",
+                                      [this](Caller caller, v1::ResizeDiskRequest request) {
+                                        return catalog_.resize_disk(std::move(caller), std::move(request));
+                                      });
+  add_mutating<v1::RevertDiskRequest>("DiskService.Revert",
+                                      [this](Caller caller, v1::RevertDiskRequest request) {
+                                        return catalog_.revert_disk(std::move(caller), std::move(request));
+                                      });
+  add_mutating<v1::DeleteDiskRequest>("DiskService.Delete",
+                                      [this](Caller caller, v1::DeleteDiskRequest request) {
+                                        return catalog_.delete_disk(std::move(caller), std::move(request));
+                                      });
+  methods_.add_unary<v1::GetSnapshotRequest>("SnapshotService.Get",
+                                             [this](std::string, v1::GetSnapshotRequest request) {
+                                               return catalog_.get_snapshot(std::move(request));
+                                             });
+  methods_.add_unary<v1::ListSnapshotsRequest>("SnapshotService.List",
+                                               [this](std::string, v1::ListSnapshotsRequest request) {
+                                                 return ready(catalog_.list_snapshots(request));
+                                               });
+  add_mutating<v1::CreateSnapshotsRequest>(
+      "SnapshotService.Create", [this](Caller caller, v1::CreateSnapshotsRequest request) {
+        return catalog_.create_snapshots(std::move(caller), std::move(request));
+      });
+  add_mutating<v1::DeleteSnapshotRequest>(
+      "SnapshotService.Delete", [this](Caller caller, v1::DeleteSnapshotRequest request) {
+        return catalog_.delete_snapshot(std::move(caller), std::move(request));
+      });
+}
+
+void Services::add_operations() {
+  methods_.add_unary<v1::GetOperationRequest>(
+      "OperationService.Get", [this](std::string, v1::GetOperationRequest request) {
+        const auto operation = find_operation(request.operation_id());
+        return ready(operation ? Answer<v1::Operation>(catalog_.view(**operation))
+                               : std::unexpected(operation.error()));
+      });
+  methods_.add_unary<v1::ListOperationsRequest>("OperationService.List",
+                                                [this](std::string, v1::ListOperationsRequest request) {
+                                                  return ready(catalog_.list_operations(request));
+                                                });
+  methods_.add_stream<v1::WatchOperationRequest>(
+      "OperationService.Watch", [this](std::string, v1::WatchOperationRequest request, Responder& responder) {
+        return watch(std::move(request), responder);
+      });
+  methods_.add_unary<v1::CancelOperationRequest>(
+      "OperationService.Cancel", [this](std::string subject, v1::CancelOperationRequest request) {
+        return cancel(std::move(subject), std::move(request));
+      });
+}
+
+Answer<OperationRef> Services::find_operation(const std::string& id) const {
+  if (id.empty())
+    return refuse(ErrorCode::invalid_argument, "operation_id", "the operation's id is missing");
+  if (const OperationRef operation = catalog_.operations().find(id))
+    return operation;
+  return refuse(ErrorCode::not_found, "operation_id",
+                "there is no such operation; finished ones are forgotten after a while");
+}
+
+boost::asio::awaitable<void> Services::watch(v1::WatchOperationRequest request, Responder& responder) {
+  const auto found = find_operation(request.operation_id());
+  if (!found) {
+    co_await responder.send(found.error());
+    co_return;
+  }
+  const OperationRef operation = *found;
+  for (;;) {
+    const v1::Operation message = catalog_.view(*operation);
+    const bool sent = co_await responder.send(message, !message.done());
+    if (!sent || message.done())
+      co_return;
+    // What changed while the client took its time is sent as one.
+    if (to_nanoseconds(operation->message.modified_at()) == to_nanoseconds(message.modified_at()))
+      co_await operation->changed.wait();
+  }
+}
+
+boost::asio::awaitable<Answer<v1::Operation>> Services::cancel(std::string subject,
+                                                               v1::CancelOperationRequest request) {
+  const auto found = find_operation(request.operation_id());
+  if (!found)
+    co_return std::unexpected(found.error());
+  const OperationRef operation = *found;
+  jobs_.cancel(operation, subject);
+  while (!operation->message.done())
+    co_await operation->changed.wait();
+  co_return catalog_.view(*operation);
+}
+
+boost::asio::awaitable<Answer<v1::DaemonStatus>> Services::status() {
+  Result<StoreAccess::State> state = co_await store_.state();
+  if (!state)
+    co_return std::unexpected(refusal_of(state.error(), "asking the store"));
+  v1::DaemonStatus status;
+  status.set_version(facts_.version);
+  status.set_store_path(facts_.store_path);
+  status.set_store_uuid(state->uuid.to_string());
+  switch (state->health) {
+    case StoreHealth::ok:
+      status.set_health("ok");
+      break;
+    case StoreHealth::damaged:
+      status.set_health("damaged");
+      break;
+    case StoreHealth::failed:
+      status.set_health("failed");
+      break;
+  }
+  status.set_health_reason(state->health_reason);
+  v1::SpaceStatus& space = *status.mutable_space();
+  space.set_total_bytes(int64_t(state->space.total_bytes));
+  space.set_used_bytes(int64_t(state->space.used_bytes));
+  space.set_shared_bytes(int64_t(state->space.shared_bytes));
+  space.set_reclaimable_bytes(int64_t(state->space.reclaimable_bytes));
+  space.set_metadata_total_bytes(int64_t(state->space.meta_total_bytes));
+  space.set_metadata_used_bytes(int64_t(state->space.meta_used_bytes));
+  status.set_sessions(int64_t(catalog_.attachments()));
+  v1::ResourceCounts& counts = *status.mutable_resources();
+  counts.set_images(int64_t(catalog_.count(Kind::image)));
+  counts.set_disks(int64_t(catalog_.count(Kind::disk)));
+  counts.set_snapshots(int64_t(catalog_.count(Kind::snapshot)));
+  counts.set_running_operations(int64_t(catalog_.operations().running()));
+  status.set_nbd_unix_path(facts_.nbd_unix_path);
+  status.set_nbd_tcp_address(facts_.nbd_tcp_address);
+  status.set_features(facts_.features);
+  co_return status;
+}
+
+}  // namespace obraz

@@ -1,0 +1,53 @@
+// Services: every method of proto/, bound to the catalog, the jobs and the store.
+//
+// Thread: the control thread. What it is given outlives it.
+#pragma once
+
+#include <string>
+
+#include "catalog/catalog.h"
+#include "catalog/store_access.h"
+#include "control/jobs.h"
+#include "control/methods.h"
+#include "obraz/v1/status_service.pb.h"
+
+namespace obraz {
+
+// What `status` says of the daemon that nobody below main knows.
+struct DaemonFacts {
+  std::string version;
+  std::string store_path;       // absolute
+  std::string nbd_unix_path;    // absolute
+  std::string nbd_tcp_address;  // HOST:PORT; empty: not served
+  std::string features;         // of the kernel, in use
+};
+
+class Services {
+ public:
+  Services(Catalog& catalog, Jobs& jobs, StoreAccess& store, DaemonFacts facts);
+  const MethodTable& methods() const { return methods_; }
+
+ private:
+  template <typename T>
+  using awaitable = boost::asio::awaitable<T>;
+
+  // Binds a call that changes something: recognises repeated calls, answers the operation.
+  template <typename Request, typename Call>
+  void add_mutating(std::string name, Call call);
+  void add_images();
+  void add_disks_and_snapshots();
+  void add_operations();
+
+  awaitable<Answer<v1::DaemonStatus>> status();
+  awaitable<void> watch(v1::WatchOperationRequest request, Responder& responder);
+  awaitable<Answer<v1::Operation>> cancel(std::string subject, v1::CancelOperationRequest request);
+  Answer<OperationRef> find_operation(const std::string& id) const;
+
+  Catalog& catalog_;
+  Jobs& jobs_;
+  StoreAccess& store_;
+  const DaemonFacts facts_;
+  MethodTable methods_;
+};
+
+}  // namespace obraz

@@ -1,0 +1,38 @@
+// ImageTransfer: the blocking work of imports and exports, as the jobs see it. main has the one real
+// implementation, tests have another.
+//
+// Thread: a worker's, the same for all calls of one job, the destruction of its source included.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <stop_token>
+#include <string>
+
+#include "base/refusal.h"
+#include "image/progress.h"
+#include "store/types.h"
+
+namespace obraz {
+
+class ImageTransfer {
+ public:
+  virtual ~ImageTransfer() = default;
+
+  // Something opened to be imported; closed by its destructor.
+  class Source {
+   public:
+    virtual ~Source() = default;
+    virtual uint64_t size_bytes() const = 0;
+    virtual std::string format() const = 0;  // empty for what an NBD server offers
+  };
+  // A stop that was requested ends each of them soon, with `cancelled`.
+  virtual Answer<std::unique_ptr<Source>> open(const std::string& source, const std::string& format,
+                                               std::stop_token stop) = 0;
+  virtual Answer<void> import(Source& source, VolumeId into, Progress& progress, std::stop_token stop) = 0;
+  // Leaves no file behind when it fails.
+  virtual Answer<void> export_to(VolumeId from, const std::string& path, const std::string& format,
+                                 Progress& progress, std::stop_token stop) = 0;
+};
+
+}  // namespace obraz

@@ -1,0 +1,188 @@
+// State: the whole metadata of a store in memory, and the one function that changes it: apply(record). Run time,
+// replay and the checker call the same.
+//
+// Invariants: changes are synchronous and complete; what they need must be in memory (needs() names what is not, and
+// the caller loads it). Counts go up in apply() at once; what a change drops is returned as Drops and comes down only
+// in release(), which the caller delays by the drop rule (docs/architecture.md). freeze() is the state at one instant.
+// Thread: the store's. No coroutine, no I/O. What a crash leaves behind: nothing of this; see journal and checkpoint.
+#pragma once
+
+#include <boost/unordered/unordered_flat_map.hpp>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/result.h"
+#include "store/disk_format.h"
+#include "store/node_cache.h"
+#include "store/request_order.h"
+#include "store/space.h"
+#include "store/table.h"
+
+namespace obraz {
+
+struct VolumeState {
+  explicit VolumeState(Executor& executor) : locks(executor), writes(executor) {}
+  VolumeId id;
+  VolumeKind kind = VolumeKind::disk;
+  uint64_t size_bytes = 0;
+  disk::PageRef root;        // its checksum is meaningful only while the root is not dirty
+  unsigned level = 0;        // of the root
+  uint64_t generation = 0;   // raised by revert: a write that began before it is not recorded
+  uint32_t entry = 0;        // in the volume table
+  bool deleted = false, damaged = false, changed = false;
+  RangeLock locks;
+  IoTracker writes;          // in flight, for snapshots
+  uint64_t clusters() const { return divide_up(size_bytes, kClusterSize); }
+};
+
+// A reference that a change gave up and that still counts.
+struct Drop {
+  disk::PageRef node;  // or
+  PhysicalCluster cluster;
+  uint8_t level = 0;   // of the node
+};
+
+struct Missing {
+  disk::PageRef ref;
+  unsigned level = 0;
+};
+
+// What stands for a virtual cluster: its leaf, or a subtree that is absent.
+struct LeafView {
+  std::optional<Missing> missing;  // load it and look again
+  const Node* leaf = nullptr;      // nullptr: absent
+  bool shared = false;             // another volume can reach the leaf
+  uint64_t end = 0;                // first virtual cluster beyond the leaf or the absent subtree
+};
+
+struct FrozenState {
+  struct Image {
+    Page page;
+    std::unique_ptr<std::byte[], void (*)(void*)> content;
+  };
+  std::vector<Node*> nodes;    // pinned until NodeCache::written()
+  std::vector<Image> images;   // table and index pages
+  std::vector<Page> retired;   // free once this checkpoint is durable
+  std::array<disk::TableRoot, disk::kTables> tables;
+  VolumeId next_volume;
+};
+
+class State {
+ public:
+  State(Executor& executor, Device& meta, const disk::Superblock& superblock, uint64_t cache_nodes, uint64_t slab_clusters);
+
+  // --- volumes and resources ----------------------------------------------------------------------------------------
+  std::shared_ptr<VolumeState> find_volume(VolumeId id) const;
+  const std::map<VolumeId, std::shared_ptr<VolumeState>>& volumes() const { return volumes_; }
+  const std::map<std::string, std::string>& resources() const { return resources_; }
+  VolumeId take_volume_id() { return VolumeId{next_volume_.value++}; }
+
+  // --- mapping ------------------------------------------------------------------------------------------------------
+  LeafView leaf_of(const VolumeState& volume, VirtualCluster cluster);
+  // The node of a reference when it is in memory.
+  Node* node(disk::PageRef ref, unsigned level);
+  uint32_t cluster_count(PhysicalCluster cluster) const { return tables_[disk::kClusterCounts].u32(cluster.value); }
+  uint32_t page_count(Page page) const { return tables_[disk::kPageCounts].u32(page.value); }
+  // The slot's own cluster is reachable from elsewhere.
+  bool is_shared(const LeafView& view, const Slot& slot) const {
+    return view.shared || (slot.own && cluster_count(slot.own) > 1);
+  }
+
+  // --- changes ------------------------------------------------------------------------------------------------------
+  // What apply() would have to read first.
+  std::optional<Missing> needs(const disk::Record& record);
+  // Whether the record fits the state: run time asks before it stages, replay refuses what does not (corruption).
+  Status admissible(const disk::Record& record) const;
+  // Precondition: admissible, nothing missing, at least kPagesPerRecord pages free. Appends to `drops`.
+  void apply(const disk::Record& record, std::vector<Drop>& drops);
+  // Lets a dropped reference go.
+  void release(const Drop& drop);
+  static constexpr unsigned kPagesPerRecord = disk::kMaxLevel + 2;
+
+  // Subtrees whose last reference is gone.
+  bool has_dead() const { return !dead_.empty(); }
+  std::optional<Missing> reclaim_needs();
+  void reclaim_one();
+  void skip_dead();  // its node is unreadable: what it names leaks
+  const std::vector<disk::DropEntry>& dead() const { return dead_; }
+
+  // --- space --------------------------------------------------------------------------------------------------------
+  Space& clusters() { return clusters_; }
+  Space& pages() { return pages_; }
+  const Space& clusters() const { return clusters_; }
+  const Space& pages() const { return pages_; }
+  void free_pages(const std::vector<Page>& pages);
+  // Pages that the next checkpoint may need for tables.
+  uint64_t checkpoint_reserve() const;
+  uint64_t used_clusters() const { return used_clusters_; }
+  uint64_t shared_clusters() const { return shared_clusters_; }
+  // Set when counts went below what the trees say: the metadata contradicts itself.
+  bool inconsistent() const { return inconsistent_; }
+
+  // --- checkpoint ---------------------------------------------------------------------------------------------------
+  // `pending`: drops of sealed records not released yet; the frozen counts are without them.
+  FrozenState freeze(const std::vector<Drop>& pending);
+  NodeCache& cache() { return cache_; }
+  const NodeCache& cache() const { return cache_; }
+
+  // --- opening ------------------------------------------------------------------------------------------------------
+  Table& table(unsigned id) { return tables_[id]; }
+  const Table& table(unsigned id) const { return tables_[id]; }
+  // After all tables are loaded: builds volumes, resources, free space. Corruption when they contradict each other.
+  Status adopt_tables();
+
+ private:
+  struct ResourcePlace {
+    uint64_t cell, cells;
+  };
+  void apply_one(const disk::MapRecord& r, std::vector<Drop>& drops);
+  void apply_one(const disk::DropRangeRecord& r, std::vector<Drop>& drops);
+  void apply_one(const CreateVolume& r, std::vector<Drop>& drops);
+  void apply_one(const CloneVolume& r, std::vector<Drop>& drops);
+  void apply_one(const DeleteVolume& r, std::vector<Drop>& drops);
+  void apply_one(const RevertVolume& r, std::vector<Drop>& drops);
+  void apply_one(const ResizeVolume& r, std::vector<Drop>& drops);
+  void apply_one(const PutResource& r, std::vector<Drop>& drops);
+  void apply_one(const RemoveResource& r, std::vector<Drop>& drops);
+
+  std::shared_ptr<VolumeState> add_volume(VolumeId id, VolumeKind kind, uint64_t size_bytes);
+  void grow_root(VolumeState& volume, uint64_t size_bytes);
+  // Makes the node behind `ref` one that only this path reaches and that may change; `ref` then names it.
+  Node& make_private(disk::PageRef& ref, unsigned level, std::vector<Drop>& drops);
+  // Private nodes from the root down to `level`; an absent one is made. Returns the node at `level`.
+  Node& private_path(VolumeState& volume, VirtualCluster cluster, unsigned level, std::vector<Drop>& drops);
+  Page allocate_page();
+  void retire_page(Page page) { retired_.push_back(page); }
+  void add_page_reference(Page page);
+  bool drop_page_reference(Page page);  // true when it was the last
+  void add_cluster_reference(PhysicalCluster cluster);
+  void drop_cluster_reference(PhysicalCluster cluster);
+  void free_node_page(Page page);
+  void erase_cells(const ResourcePlace& place);
+  void write_cells(const std::string& key, const std::string& value);
+  void patch_checksum(disk::PageRef& ref) const;
+
+  Executor& executor_;
+  const Uuid uuid_;
+  const uint64_t first_page_, page_count_, cluster_count_;
+  NodeCache cache_;
+  std::array<Table, disk::kTables> tables_;
+  Space clusters_, pages_;
+  std::map<VolumeId, std::shared_ptr<VolumeState>> volumes_;
+  std::vector<uint32_t> free_entries_;
+  std::vector<std::shared_ptr<VolumeState>> changed_volumes_;
+  std::map<std::string, std::string> resources_;
+  boost::unordered_flat_map<std::string, ResourcePlace> places_;
+  std::map<uint64_t, uint64_t> free_cells_;  // first → count
+  std::vector<disk::DropEntry> dead_;
+  std::vector<Page> retired_;
+  VolumeId next_volume_{1};
+  uint64_t used_clusters_ = 0, shared_clusters_ = 0;
+  bool inconsistent_ = false;
+};
+
+}  // namespace obraz

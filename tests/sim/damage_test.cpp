@@ -1,0 +1,208 @@
+// Damage at rest: every page of metadata in turn holds wrong bytes. The store refuses to open, or it opens
+// and answers right or with an error, and says that it is damaged; it never answers wrong bytes, and never
+// dies of it.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "sim/seeds.h"
+#include "sim/world.h"
+#include "store/check.h"
+
+namespace obraz::test {
+namespace {
+
+constexpr uint64_t KiB = limits::KiB, MiB = limits::MiB;
+
+Task<void> fill(World& w) {
+  const uint64_t large = co_await w.create(64 * MiB);
+  for (uint64_t i = 0; i < 8; ++i)
+    co_await w.write(large, i * 8 * MiB, 64 * KiB);
+  const uint64_t snapshot = co_await w.snapshot(large);
+  co_await w.write(large, 4 * KiB, 4 * KiB);
+  co_await w.write(large, 40 * MiB, 128 * KiB);
+  co_await w.clone(snapshot, VolumeKind::disk);
+  const uint64_t other = co_await w.create(4 * MiB);
+  co_await w.write(other, 0, 256 * KiB);
+  co_await w.put("note", std::string(5000, 'n'));
+  co_await w.flush();
+}
+
+struct Found {
+  uint64_t right = 0, errors = 0;
+  std::set<uint64_t> damaged;  // volumes
+};
+
+// Reads everything in small pieces, so that an error hides as little as possible.
+Task<Found> read_all(World& w) {
+  Found found;
+  constexpr uint64_t kPiece = 64 * KiB;
+  ClientBuffer buffer(kPiece);
+  for (const uint64_t number : w.oracle.volumes()) {
+    auto volume = w.store->open_volume({number});
+    if (!volume) {
+      w.fail(fmt::format("volume {} cannot be opened: {}", number, describe(volume.error())));
+      co_return found;
+    }
+    for (uint64_t offset = 0; offset < volume->size_bytes(); offset += kPiece) {
+      const Status status = co_await volume->read(offset, buffer.bytes());
+      if (!status) {
+        ++found.errors;
+        found.damaged.insert(number);
+        if (status.error().code != ErrorCode::corruption)
+          w.fail(fmt::format("volume {} at {:#x}: {}", number, offset, describe(status.error())));
+        continue;
+      }
+      ++found.right;
+      if (const Problem problem = w.oracle.recovered_bytes(number, offset, buffer.bytes()))
+        w.fail(*problem);
+    }
+  }
+  co_return found;
+}
+
+class Damage : public testing::Test {
+ protected:
+  // A store that was filled and closed, cleanly or not.
+  void make(bool cleanly) {
+    world = std::make_unique<World>(WorldOptions{});
+    ASSERT_TRUE(world->open());
+    world->loop.run(fill(*world));
+    if (cleanly) {
+      world->close();
+    } else {
+      const Survival everything{.keep = 1, .torn = 0};
+      world->crash(&everything);
+    }
+    ASSERT_EQ(world->problem(), "");
+  }
+  Result<std::unique_ptr<Store>> open() {
+    return world->loop.run(Store::open(world->loop, world->meta, world->data, world->options.store));
+  }
+  ErrorCode error_of_open() {
+    auto opened = open();
+    if (opened) {
+      ADD_FAILURE() << "it opened";
+      world->store = std::move(*opened);
+      return ErrorCode::unsupported;
+    }
+    return opened.error().code;
+  }
+  bool checker_finds_something() {
+    const auto report = world->loop.run(check_store(world->loop, world->meta, world->data, CheckOptions{}));
+    return !report || !report->clean();
+  }
+  std::unique_ptr<World> world;
+};
+
+TEST_F(Damage, OfAnyPageIsConfinedAndNamed) {
+  for (const bool cleanly : {true, false}) {
+    make(cleanly);
+    std::vector<uint64_t> pages;
+    for (uint64_t page = 0; page < world->meta.size_bytes() / kBlockSize; ++page)
+      if (world->meta.contents().has_page(page))
+        pages.push_back(page);
+    uint64_t refused = 0, confined = 0, unused = 0;
+    for (size_t i = 0; i < pages.size(); i += scaled(10) == 10 ? 1 : 5) {
+      const uint64_t page = pages[i];
+      make(cleanly);
+      const bool superblock = page == 0 || page == 16, journal = page >= 256 && page < 320;
+      world->meta.corrupt(page * kBlockSize + i * 37 % 4000, i % 3 == 0 ? 1 : 64);
+      const bool noticed = checker_finds_something();
+      auto opened = open();
+      if (!opened) {
+        ++refused;
+        EXPECT_EQ(opened.error().code, ErrorCode::corruption) << "page " << page;
+        EXPECT_TRUE(noticed) << "page " << page;
+        EXPECT_FALSE(superblock) << "the other one serves";
+        continue;
+      }
+      world->store = std::move(*opened);
+      // A damaged batch ends the journal: what it held is lost, and nothing else can be asked of it.
+      if (journal)
+        continue;
+      const Found found = world->loop.run(read_all(*world));
+      EXPECT_EQ(world->problem(), "") << "page " << page << (cleanly ? "" : ", not closed cleanly");
+      EXPECT_GT(found.right, 0u) << "page " << page;
+      if (found.errors == 0) {
+        ++unused;
+        continue;
+      }
+      ++confined;
+      EXPECT_FALSE(superblock);
+      EXPECT_TRUE(noticed) << "page " << page;
+      EXPECT_EQ(world->store->health(), StoreHealth::damaged) << "page " << page;
+      EXPECT_NE(world->store->health_reason(), "");
+      for (const VolumeInfo& info : world->store->volumes())
+        EXPECT_EQ(info.damaged, found.damaged.contains(info.id.value))
+            << "page " << page << " volume " << info.id.value;
+    }
+    EXPECT_GT(refused, 0u);
+    if (scaled(10) == 10) {
+      EXPECT_GT(confined, 0u);
+    }
+  }
+}
+
+TEST_F(Damage, OfOneSuperblockTheOtherServes) {
+  for (const uint64_t page : {0, 16}) {
+    make(true);
+    world->meta.corrupt(page * kBlockSize, kBlockSize);
+    ASSERT_TRUE(world->open()) << world->problem();
+    world->verify();
+    EXPECT_EQ(world->problem(), "");
+    world->check();
+    world->verify();
+    EXPECT_EQ(world->problem(), "");
+  }
+}
+
+TEST_F(Damage, OfBothSuperblocksIsToldFromNoStore) {
+  make(true);
+  world->meta.corrupt(100, 1);
+  world->meta.corrupt(16 * kBlockSize + 100, 1);
+  EXPECT_EQ(error_of_open(), ErrorCode::corruption);
+  world->meta.corrupt(0, 8);  // the magic, too
+  world->meta.corrupt(16 * kBlockSize, 8);
+  EXPECT_EQ(error_of_open(), ErrorCode::not_found);
+}
+
+TEST_F(Damage, OfTheLabelIsRefused) {
+  make(true);
+  world->data.corrupt(20, 1);
+  EXPECT_EQ(error_of_open(), ErrorCode::corruption);
+}
+
+TEST_F(Damage, ADataDeviceOfAnotherStoreIsRefused) {
+  make(true);
+  SimLoop& loop = world->loop;
+  SimDevice meta(loop, {.size_bytes = world->meta.size_bytes()}),
+      data(loop, {.size_bytes = world->data.size_bytes()});
+  FormatOptions format;
+  format.uuid.bytes[0] = std::byte{0x99};
+  format.journal_bytes = world->options.journal_bytes;
+  ASSERT_TRUE(loop.run(Store::format(meta, data, format)));
+  const auto opened = loop.run(Store::open(loop, world->meta, data, world->options.store));
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code, ErrorCode::corruption);
+}
+
+TEST_F(Damage, AShorterDeviceIsRefused) {
+  make(true);
+  SimLoop& loop = world->loop;
+  SimDevice data(loop, {.size_bytes = world->data.size_bytes() / 2}, world->data.durable());
+  const auto opened = loop.run(Store::open(loop, world->meta, data, world->options.store));
+  ASSERT_FALSE(opened);
+  SimDevice meta(loop, {.size_bytes = world->meta.size_bytes() / 2}, world->meta.durable());
+  EXPECT_FALSE(loop.run(Store::open(loop, meta, world->data, world->options.store)));
+}
+
+TEST_F(Damage, EmptyDevicesAreNoStore) {
+  SimLoop loop;
+  SimDevice meta(loop, {.size_bytes = 16 * MiB}), data(loop, {.size_bytes = 16 * MiB});
+  const auto opened = loop.run(Store::open(loop, meta, data, StoreOptions{}));
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code, ErrorCode::not_found);
+}
+
+}  // namespace
+}  // namespace obraz::test

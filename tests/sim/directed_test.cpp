@@ -1,0 +1,288 @@
+// The two rules that random histories break too rarely to prove: a dropped reference counts until the reads
+// and writes in flight at the drop have ended, and a snapshot is acknowledged by a commit sealed after the
+// writes in flight at its instant have landed. One operation of the device is held for as long as the test
+// wants.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "sim/world.h"
+#include "support/stamp.h"
+
+namespace obraz::test {
+namespace {
+
+constexpr uint64_t KiB = limits::KiB, MiB = limits::MiB;
+constexpr uint64_t kDisk = 4 * MiB;
+constexpr uint64_t kLong = 10'000'000;  // virtual: far beyond any commit interval or pause of the reclaimer
+
+struct DirectedTest : testing::Test {
+  DirectedTest() : world(options()) {
+    EXPECT_TRUE(world.open());
+    world.may_be_full = true;
+  }
+  ~DirectedTest() override { EXPECT_EQ(world.problem(), "") << world.trace(); }
+
+  static WorldOptions options() {
+    WorldOptions made;
+    made.store.commit_interval_us = 1000;
+    made.store.reclaim_pause_us = 10;
+    return made;
+  }
+  template <typename T>
+  T run(Task<T> task) {
+    return world.loop.run(std::move(task));
+  }
+  // The same, started beside the test.
+  void start(Task<bool> task) {
+    struct Drop {
+      static Task<void> result(Task<bool> task) { co_await std::move(task); }
+    };
+    world.loop.spawn(Drop::result(std::move(task)));
+  }
+  // Fills another disk until the store is full: whatever is free is written over.
+  void fill_the_store() {
+    const uint64_t disk = run(world.create(64 * MiB));
+    const uint64_t refused = world.refused;
+    for (uint64_t offset = 0; offset < 64 * MiB && world.refused == refused; offset += 64 * KiB)
+      run(world.write(disk, offset, 64 * KiB));
+    EXPECT_GT(world.refused, refused) << "the store never became full";
+  }
+  void finish() {
+    world.check();
+    world.verify();
+    world.close();
+  }
+  World world;
+};
+
+// Reads `length` bytes and remembers them.
+struct SlowRead {
+  SlowRead(World& world, uint64_t volume, uint64_t length) : buffer(length) {
+    auto opened = world.store->open_volume({volume});
+    OBRAZ_CHECK(opened.has_value());
+    handle = *opened;
+    world.loop.spawn(run(*this));
+  }
+  static Task<void> run(SlowRead& read) {
+    read.status = co_await read.handle.read(0, read.buffer.bytes());
+    read.done = true;
+  }
+  Volume handle;
+  ClientBuffer buffer;
+  Status status;
+  bool done = false;
+};
+
+std::vector<std::byte> bytes_now(World& world, uint64_t volume, uint64_t length) {
+  SlowRead read(world, volume, length);
+  world.loop.join();
+  EXPECT_TRUE(read.status);
+  return {read.buffer.bytes().begin(), read.buffer.bytes().end()};
+}
+
+bool same(const std::vector<std::byte>& a, Bytes b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end());
+}
+
+struct DropRule : DirectedTest {};
+
+TEST_F(DropRule, AClusterIsNotReusedWhileAReadOfItIsInFlightAfterADiscard) {
+  const uint64_t disk = run(world.create(kDisk));
+  run(world.write(disk, 0, 64 * KiB, true));
+  const auto before = bytes_now(world, disk, 64 * KiB);
+  auto held = world.data.hold(IoKind::read);
+  SlowRead read(world, disk, 64 * KiB);
+  world.loop.run_until([&] { return held->caught(); });
+  run(world.discard(disk, 0, 64 * KiB, true));
+  world.loop.run_for_us(kLong);
+  fill_the_store();
+  ASSERT_FALSE(read.done);
+  held->release();
+  world.loop.join();
+  ASSERT_TRUE(read.status);
+  EXPECT_TRUE(same(before, read.buffer.bytes())) << "holds " << describe_stamp(read.buffer.bytes(), 0);
+  // Now it is free, and is the only one.
+  world.loop.run_for_us(kLong);
+  const uint64_t refused = world.refused;
+  run(world.write(disk, 64 * KiB, 64 * KiB));
+  EXPECT_EQ(world.refused, refused) << "the cluster was never given back";
+  finish();
+}
+
+TEST_F(DropRule, AClusterIsNotReusedWhileAReadOfItIsInFlightAfterADelete) {
+  const uint64_t disk = run(world.create(kDisk));
+  run(world.write(disk, 0, 1 * MiB, true));
+  const auto before = bytes_now(world, disk, 64 * KiB);
+  auto held = world.data.hold(IoKind::read);
+  SlowRead read(world, disk, 64 * KiB);
+  world.loop.run_until([&] { return held->caught(); });
+  EXPECT_TRUE(run(world.remove(disk)));
+  world.loop.run_for_us(kLong);
+  fill_the_store();
+  ASSERT_FALSE(read.done);
+  held->release();
+  world.loop.join();
+  EXPECT_TRUE(read.status ? same(before, read.buffer.bytes())
+                          : read.status.error().code == ErrorCode::not_found)
+      << "holds " << describe_stamp(read.buffer.bytes(), 0);
+  read.handle = Volume();
+  world.loop.run_for_us(kLong);
+  finish();
+}
+
+// The count goes from two to one, not to zero: the other volume must not take the cluster for its own yet.
+TEST_F(DropRule, TheLastSharerDoesNotWriteInPlaceUnderAReadInFlight) {
+  const uint64_t disk = run(world.create(kDisk));
+  run(world.write(disk, 0, 64 * KiB, true));
+  const uint64_t snapshot = run(world.snapshot(disk));
+  const uint64_t other = run(world.clone(snapshot, VolumeKind::disk));
+  run(world.remove(snapshot));
+  world.loop.run_for_us(kLong);
+  run(world.write(other, 1 * MiB, 4 * KiB, true));  // both have leaves of their own now
+  run(world.write(disk, 1 * MiB, 4 * KiB, true));
+  world.loop.run_for_us(kLong);
+  const auto before = bytes_now(world, disk, 64 * KiB);
+  auto held = world.data.hold(IoKind::read);
+  SlowRead read(world, disk, 64 * KiB);
+  world.loop.run_until([&] { return held->caught(); });
+  run(world.discard(disk, 0, 64 * KiB, true));
+  world.loop.run_for_us(kLong);
+  run(world.write(other, 0, 64 * KiB, true));
+  ASSERT_FALSE(read.done);
+  held->release();
+  world.loop.join();
+  ASSERT_TRUE(read.status);
+  EXPECT_TRUE(same(before, read.buffer.bytes())) << "holds " << describe_stamp(read.buffer.bytes(), 0);
+  finish();
+}
+
+// A write in flight when its cluster is dropped (by a revert) must not land in the cluster's next life.
+TEST_F(DropRule, AClusterIsNotReusedWhileAWriteToItIsInFlight) {
+  const uint64_t disk = run(world.create(kDisk));
+  const uint64_t empty = run(world.snapshot(disk));
+  run(world.write(disk, 0, 64 * KiB, true));
+  auto held = world.data.hold(IoKind::write);
+  start(world.write(disk, 0, 64 * KiB));  // in place
+  world.loop.run_until([&] { return held->caught(); });
+  EXPECT_TRUE(run(world.revert(disk, empty)));
+  world.loop.run_for_us(kLong);
+  fill_the_store();  // judged by the oracle at the end
+  held->release();
+  world.loop.join();
+  const auto now = bytes_now(world, disk, 64 * KiB);
+  EXPECT_TRUE(is_zero(now)) << describe_stamp(now, 0);
+  finish();
+}
+
+TEST_F(DropRule, AFirstWriteOvertakenByARevertGivesItsClusterBack) {
+  const uint64_t disk = run(world.create(kDisk));
+  const uint64_t empty = run(world.snapshot(disk));
+  run(world.write(disk, 1 * MiB, 64 * KiB, true));
+  auto held = world.data.hold(IoKind::write);
+  start(world.write(disk, 0, 64 * KiB));
+  world.loop.run_until([&] { return held->caught(); });
+  EXPECT_TRUE(run(world.revert(disk, empty)));
+  held->release();
+  world.loop.join();
+  run(world.flush());
+  world.loop.run_for_us(kLong);
+  EXPECT_EQ(world.store->space().used_bytes, 0u);
+  EXPECT_TRUE(is_zero(bytes_now(world, disk, 2 * MiB)));
+  finish();
+}
+
+TEST_F(DropRule, AWriteInFlightOnADeletedDiskLeavesNothingBehind) {
+  const uint64_t disk = run(world.create(kDisk));
+  run(world.write(disk, 0, 64 * KiB, true));
+  auto held = world.data.hold(IoKind::write);
+  start(world.write(disk, 64 * KiB, 64 * KiB));
+  world.loop.run_until([&] { return held->caught(); });
+  EXPECT_TRUE(run(world.remove(disk)));
+  world.loop.run_for_us(kLong);
+  held->release();
+  world.loop.join();
+  world.loop.run_for_us(kLong);
+  EXPECT_EQ(world.store->space().used_bytes, 0u);
+  finish();
+}
+
+struct SnapshotWait : DirectedTest {
+  // A disk whose first cluster is its own, and a write in flight to it.
+  void SetUp() override {
+    disk = run(world.create(kDisk));
+    run(world.write(disk, 0, 64 * KiB, true));
+    held = world.data.hold(IoKind::write);
+    start(world.write(disk, 8 * KiB, 4 * KiB));
+    ASSERT_TRUE(world.loop.run_until([&] { return held->caught(); }));
+  }
+  static Task<void> take(SnapshotWait& test) {
+    test.snapshot = co_await test.world.snapshot(test.disk);
+    test.taken = true;
+  }
+  uint64_t disk = 0, snapshot = 0;
+  bool taken = false;
+  std::shared_ptr<SimDevice::Hold> held;
+};
+
+TEST_F(SnapshotWait, IsAcknowledgedWhenTheWritesInFlightHaveLandedAndAreDurable) {
+  const uint64_t batches = world.store->stats().batches;
+  world.loop.spawn(take(*this));
+  world.loop.run_for_us(kLong);
+  EXPECT_GT(world.store->stats().batches, batches) << "its record did not become durable meanwhile";
+  EXPECT_FALSE(taken) << "acknowledged while a write of before was in flight";
+  held->release();
+  world.loop.run_until([&] { return taken; });
+  ASSERT_NE(snapshot, 0u);
+  run(world.read(snapshot, 0, 64 * KiB));  // from now on it is exactly this
+  const Survival nothing{.keep = 0, .torn = 0};
+  world.crash(&nothing);
+  ASSERT_TRUE(world.open());
+  world.verify();
+  finish();
+}
+
+TEST_F(SnapshotWait, LaterRequestsDoNotWait) {
+  world.loop.spawn(take(*this));
+  world.loop.run_for_us(kLong);
+  EXPECT_TRUE(run(world.write(disk, 128 * KiB, 64 * KiB)));
+  EXPECT_TRUE(run(world.write(disk, 128 * KiB, 4 * KiB)));
+  EXPECT_TRUE(run(world.read(disk, 0, 256 * KiB)));
+  EXPECT_TRUE(run(world.flush()));
+  EXPECT_TRUE(run(world.put("other", "transactions go on")));
+  EXPECT_FALSE(taken);
+  held->release();
+  world.loop.join();
+  EXPECT_TRUE(taken);
+  finish();
+}
+
+// Every write in flight counts, those that will stage a record, too.
+TEST_F(SnapshotWait, CountsWritesThatAreNotInPlace) {
+  held->release();
+  world.loop.join();
+  held = world.data.hold(IoKind::write);
+  start(world.write(disk, 256 * KiB, 64 * KiB));
+  ASSERT_TRUE(world.loop.run_until([&] { return held->caught(); }));
+  world.loop.spawn(take(*this));
+  world.loop.run_for_us(kLong);
+  EXPECT_FALSE(taken);
+  held->release();
+  world.loop.join();
+  EXPECT_TRUE(taken);
+  finish();
+}
+
+TEST_F(SnapshotWait, APowerCutMeanwhileLeavesItWholeOrAbsent) {
+  world.loop.spawn(take(*this));
+  world.loop.run_for_us(kLong);
+  const Survival everything{.keep = 1, .torn = 0};
+  world.crash(&everything);
+  ASSERT_TRUE(world.open());
+  world.verify();
+  finish();
+}
+
+}  // namespace
+}  // namespace obraz::test

@@ -1,0 +1,410 @@
+#include "catalog/catalog.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "unit/catalog/harness.h"
+
+namespace obraz::test {
+namespace {
+
+using limits::MiB;
+
+class CatalogTest : public testing::Test {
+ protected:
+  Harness harness;
+  Catalog& catalog() { return harness.catalog(); }
+
+  // A call that was accepted and has ended well.
+  static bool good(const Answer<OperationRef>& operation) {
+    return operation && (*operation)->message.done() && !(*operation)->message.has_error();
+  }
+  static ErrorCode code(const Answer<OperationRef>& operation) { return operation.error().code; }
+  v1::Disk disk(const std::string& name) {
+    v1::GetDiskRequest request;
+    request.set_disk_id(name);
+    const auto disk = catalog().get_disk(request);
+    EXPECT_TRUE(disk) << name;
+    return disk.value_or(v1::Disk());
+  }
+  Answer<ImportTicket> begin_import(const std::string& name) {
+    v1::ImportImageRequest request;
+    request.set_name(name);
+    request.set_source("/source");
+    return catalog().begin_import(kRoot, request);
+  }
+};
+
+TEST_F(CatalogTest, ADiskThatWasCreatedIsThere) {
+  v1::CreateDiskRequest request;
+  request.set_name("vm1");
+  request.set_size(5 * MiB);
+  request.set_description("of the test");
+  (*request.mutable_labels())["k"] = "v";
+  const auto created = harness.run(catalog().create_disk(kRoot, request));
+  ASSERT_TRUE(good(created));
+  const v1::Disk found = disk("vm1");
+  EXPECT_EQ(found.size(), 8 * MiB);
+  EXPECT_EQ(found.status(), v1::READY);
+  EXPECT_EQ(found.folder_id(), "default");
+  EXPECT_EQ(found.created_by(), "user:root");
+  EXPECT_EQ(found.labels().at("k"), "v");
+  EXPECT_EQ(disk(found.id()).name(), "vm1");
+  EXPECT_EQ((*created)->message.metadata().resource_id(), found.id());
+  EXPECT_EQ(catalog().view(**created).response().disks(0).id(), found.id());
+}
+
+TEST_F(CatalogTest, ATakenNameIsRefusedAndNothingChanges) {
+  ASSERT_TRUE(good(harness.create_disk("vm1", 4 * MiB)));
+  const auto again = harness.create_disk("vm1", 8 * MiB);
+  ASSERT_FALSE(again);
+  EXPECT_EQ(code(again), ErrorCode::already_exists);
+  EXPECT_EQ(again.error().field, "name");
+  EXPECT_EQ(harness.volumes(), 1u);
+  EXPECT_EQ(disk("vm1").size(), 4 * MiB);
+}
+
+TEST_F(CatalogTest, NamesAreUniqueWithinTheirKindOnly) {
+  ASSERT_TRUE(good(harness.create_disk("same", 4 * MiB)));
+  EXPECT_TRUE(good(harness.create_snapshot("same", "same")));
+  EXPECT_TRUE(good(harness.create_image("same", "same")));
+}
+
+TEST_F(CatalogTest, OfConcurrentCreationsOfOneNameOneWins) {
+  v1::CreateDiskRequest request;
+  request.set_name("vm1");
+  request.set_size(4 * MiB);
+  std::vector<boost::asio::awaitable<Answer<OperationRef>>> calls;
+  for (int i = 0; i < 8; ++i)
+    calls.push_back(catalog().create_disk(kRoot, request));
+  const auto results = harness.run_together(std::move(calls));
+  EXPECT_EQ(std::ranges::count_if(results, good), 1);
+  EXPECT_EQ(std::ranges::count_if(results,
+                                  [](const auto& r) { return !r && code(r) == ErrorCode::already_exists; }),
+            7);
+  EXPECT_EQ(harness.volumes(), 1u);
+}
+
+TEST_F(CatalogTest, OfConcurrentDeletionsOneWins) {
+  ASSERT_TRUE(good(harness.create_disk("vm1", 4 * MiB)));
+  std::vector<boost::asio::awaitable<Answer<OperationRef>>> calls;
+  for (int i = 0; i < 4; ++i)
+    calls.push_back(catalog().delete_disk(kRoot, Harness::to_delete("vm1")));
+  const auto results = harness.run_together(std::move(calls));
+  EXPECT_EQ(std::ranges::count_if(results, good), 1);
+  EXPECT_EQ(harness.volumes(), 0u);
+  EXPECT_EQ(harness.disk_names(), "");
+}
+
+TEST_F(CatalogTest, ASourceMayBeDeletedRightAfterItWasCloned) {
+  ASSERT_TRUE(good(harness.create_disk("vm1", 4 * MiB)));
+  ASSERT_TRUE(good(harness.create_image("i1", "vm1")));
+  v1::CreateDiskRequest create;
+  create.set_name("vm2");
+  create.set_image_id("i1");
+  v1::DeleteImageRequest remove;
+  remove.set_image_id("i1");
+  std::vector<boost::asio::awaitable<Answer<OperationRef>>> calls;
+  calls.push_back(catalog().create_disk(kRoot, create));
+  calls.push_back(catalog().delete_image(kRoot, remove));
+  const auto results = harness.run_together(std::move(calls));
+  EXPECT_TRUE(good(results[0]));
+  EXPECT_TRUE(good(results[1]));
+  EXPECT_EQ(harness.disk_names(), "vm1 vm2");
+}
+
+TEST_F(CatalogTest, WhatIsAttachedIsNotDeleted) {
+  ASSERT_TRUE(good(harness.create_disk("vm1", 4 * MiB)));
+  const auto found = catalog().find_export("disk/vm1");
+  ASSERT_TRUE(found);
+  ASSERT_TRUE(catalog().attach(found->resource_id, 7, "unix pid 1", false));
+  EXPECT_EQ(disk("vm1").attachments_size(), 1);
+  const auto refused = harness.delete_disk("vm1");
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(code(refused), ErrorCode::failed_precondition);
+  EXPECT_NE(refused.error().message.find("unix pid 1"), std::string::npos);
+  catalog().detach(found->resource_id, 7);
+  EXPECT_TRUE(good(harness.delete_disk("vm1")));
+}
+
+TEST_F(CatalogTest, WhatIsBeingDeletedIsNotAttached) {
+  ASSERT_TRUE(good(harness.create_disk("vm1", 4 * MiB)));
+  const auto found = catalog().find_export("disk/vm1");
+  ASSERT_TRUE(found);
+  auto deletion = catalog().delete_disk(kRoot, Harness::to_delete("vm1"));  // decided now, done later
+  EXPECT_EQ(disk("vm1").status(), v1::DELETING);
+  EXPECT_FALSE(catalog().find_export("disk/vm1"));
+  EXPECT_FALSE(catalog().attach(found->resource_id, 1, "late", false));
+  EXPECT_TRUE(good(harness.run(std::move(deletion))));
+}
+
+TEST_F(CatalogTest, ExportsAreFoundByNameFolderAndId) {
+  ASSERT_TRUE(good(harness.create_disk("vm1", 4 * MiB)));
+  ASSERT_TRUE(good(harness.create_snapshot("s1", "vm1")));
+  ASSERT_TRUE(good(harness.create_image("i1", "vm1")));
+  const std::string id = disk("vm1").id();
+  for (const std::string& name : {std::string("disk/vm1"), std::string("disk/default/vm1"), id}) {
+    const auto found = catalog().find_export(name);
+    ASSERT_TRUE(found) << name;
+    EXPECT_EQ(found->resource_id, id);
+    EXPECT_FALSE(found->read_only);
+    EXPECT_EQ(found->size_bytes, 4 * MiB);
+  }
+  EXPECT_TRUE(catalog().find_export("snapshot/s1")->read_only);
+  EXPECT_TRUE(catalog().find_export("image/i1")->read_only);
+  for (const std::string name : {"", "vm1", "/", "disk/", "disk/other/vm1", "disk/vm2", "volume/vm1",
+                                 "disk/default/vm1/x", "1nosuchid", "DISK/vm1"})
+    EXPECT_FALSE(catalog().find_export(name)) << name;
+  EXPECT_EQ(catalog().list_exports(100).size(), 3u);
+  EXPECT_EQ(catalog().list_exports(2).size(), 2u);
+}
+
+TEST_F(CatalogTest, ADiskOnlyGrows) {
+  ASSERT_TRUE(good(harness.create_disk("vm1", 8 * MiB)));
+  v1::ResizeDiskRequest request;
+  request.set_disk_id("vm1");
+  request.set_size(4 * MiB);
+  EXPECT_EQ(code(harness.run(catalog().resize_disk(kRoot, request))), ErrorCode::invalid_argument);
+  request.set_size(9 * MiB);
+  EXPECT_TRUE(good(harness.run(catalog().resize_disk(kRoot, request))));
+  EXPECT_EQ(disk("vm1").size(), 12 * MiB);
+}
+
+TEST_F(CatalogTest, ADiskRevertsToItsOwnSnapshotsOnly) {
+  ASSERT_TRUE(good(harness.create_disk("vm1", 8 * MiB)));
+  ASSERT_TRUE(good(harness.create_disk("vm2", 8 * MiB)));
+  ASSERT_TRUE(good(harness.create_snapshot("s1", "vm1")));
+  ASSERT_TRUE(good(harness.create_snapshot("s2", "vm2")));
+  v1::ResizeDiskRequest resize;
+  resize.set_disk_id("vm1");
+  resize.set_size(16 * MiB);
+  ASSERT_TRUE(good(harness.run(catalog().resize_disk(kRoot, resize))));
+  v1::RevertDiskRequest request;
+  request.set_disk_id("vm1");
+  request.set_snapshot_id("s2");
+  EXPECT_EQ(code(harness.run(catalog().revert_disk(kRoot, request))), ErrorCode::failed_precondition);
+  request.set_snapshot_id("s1");
+  const auto found = catalog().find_export("disk/vm1");
+  ASSERT_TRUE(catalog().attach(found->resource_id, 1, "client", false));
+  EXPECT_EQ(code(harness.run(catalog().revert_disk(kRoot, request))), ErrorCode::failed_precondition);
+  catalog().detach(found->resource_id, 1);
+  EXPECT_TRUE(good(harness.run(catalog().revert_disk(kRoot, request))));
+  EXPECT_EQ(disk("vm1").size(), 8 * MiB);
+}
+
+TEST_F(CatalogTest, SnapshotsOfSeveralDisksAreMadeAllOrNone) {
+  ASSERT_TRUE(good(harness.create_disk("vm1", 4 * MiB)));
+  ASSERT_TRUE(good(harness.create_disk("vm2", 4 * MiB)));
+  v1::CreateSnapshotsRequest request;
+  for (const char* name : {"vm1", "vm2"}) {
+    auto& snapshot = *request.add_snapshots();
+    snapshot.set_disk_id(name);
+    snapshot.set_name(std::string("s-") + name);
+  }
+  auto twice = request;
+  twice.mutable_snapshots(1)->set_name("s-vm1");
+  EXPECT_FALSE(harness.run(catalog().create_snapshots(kRoot, twice)));
+  auto missing = request;
+  missing.mutable_snapshots(1)->set_disk_id("vm3");
+  EXPECT_EQ(code(harness.run(catalog().create_snapshots(kRoot, missing))), ErrorCode::not_found);
+  EXPECT_EQ(catalog().count(Kind::snapshot), 0u);
+  const auto made = harness.run(catalog().create_snapshots(kRoot, request));
+  ASSERT_TRUE(good(made));
+  EXPECT_EQ(catalog().view(**made).response().snapshots_size(), 2);
+}
+
+TEST_F(CatalogTest, ADiskFromAnImageHasAtLeastItsMinDiskSize) {
+  ASSERT_TRUE(good(harness.create_disk("vm1", 8 * MiB)));
+  v1::CreateImageRequest request;
+  request.set_name("i1");
+  request.set_disk_id("vm1");
+  request.set_min_disk_size(16 * MiB);
+  ASSERT_TRUE(good(harness.run(catalog().create_image(kRoot, request))));
+  EXPECT_EQ(code(harness.create_disk("small", 8 * MiB, "i1")), ErrorCode::invalid_argument);
+  ASSERT_TRUE(good(harness.create_disk("fits", 0, "i1")));
+  EXPECT_EQ(disk("fits").size(), 16 * MiB);
+  EXPECT_EQ(disk("fits").source_image_id(), catalog().find_export("image/i1")->resource_id);
+  ASSERT_TRUE(good(harness.create_disk("large", 64 * MiB, "i1")));
+  EXPECT_EQ(disk("large").size(), 64 * MiB);
+}
+
+TEST_F(CatalogTest, AnImageKeepsItsSourcesOs) {
+  ASSERT_TRUE(good(harness.create_disk("vm1", 4 * MiB)));
+  v1::CreateImageRequest request;
+  request.set_name("w");
+  request.set_disk_id("vm1");
+  request.mutable_os()->set_type(v1::Os::WINDOWS);
+  ASSERT_TRUE(good(harness.run(catalog().create_image(kRoot, request))));
+  ASSERT_TRUE(good(harness.create_disk("vm2", 0, "w")));
+  EXPECT_EQ(disk("vm2").os().type(), v1::Os::WINDOWS);
+  ASSERT_TRUE(good(harness.create_image("w2", "vm2")));
+  v1::GetImageRequest get;
+  get.set_image_id("w2");
+  EXPECT_EQ(harness.run(catalog().get_image(get))->os().type(), v1::Os::WINDOWS);
+}
+
+TEST_F(CatalogTest, AFamilysLatestIsTheNewest) {
+  ASSERT_TRUE(good(harness.create_disk("vm1", 4 * MiB)));
+  ASSERT_TRUE(good(harness.create_image("i1", "vm1", "fam")));
+  ASSERT_TRUE(good(harness.create_image("i2", "vm1", "fam")));
+  ASSERT_TRUE(good(harness.create_image("a0", "vm1", "other")));
+  v1::GetImageLatestByFamilyRequest request;
+  request.set_family("fam");
+  EXPECT_EQ(harness.run(catalog().get_latest(request))->name(), "i2");
+  harness.restart();
+  EXPECT_EQ(harness.run(catalog().get_latest(request))->name(), "i2");
+  v1::DeleteImageRequest remove;
+  remove.set_image_id("i2");
+  ASSERT_TRUE(good(harness.run(catalog().delete_image(kRoot, remove))));
+  EXPECT_EQ(harness.run(catalog().get_latest(request))->name(), "i1");
+  request.set_family("nosuch");
+  EXPECT_EQ(harness.run(catalog().get_latest(request)).error().code, ErrorCode::not_found);
+}
+
+TEST_F(CatalogTest, EverythingIsThereAfterARestart) {
+  ASSERT_TRUE(good(harness.create_disk("vm1", 4 * MiB)));
+  ASSERT_TRUE(good(harness.create_snapshot("s1", "vm1")));
+  ASSERT_TRUE(good(harness.create_image("i1", "vm1", "fam")));
+  ASSERT_TRUE(good(harness.delete_disk("vm1")));
+  ASSERT_TRUE(good(harness.create_disk("vm2", 0, "i1")));
+  const v1::Disk before = disk("vm2");
+  for (const bool crash : {false, true}) {
+    harness.restart(crash);
+    EXPECT_EQ(harness.disk_names(), "vm2");
+    EXPECT_EQ(disk("vm2").SerializeAsString(), before.SerializeAsString());
+    EXPECT_EQ(catalog().count(Kind::snapshot), 1u);
+    EXPECT_EQ(catalog().count(Kind::image), 1u);
+    EXPECT_EQ(catalog().list_operations({})->operations_size(), 5);
+    EXPECT_TRUE(catalog().find_export("disk/vm2"));
+  }
+}
+
+TEST_F(CatalogTest, PagesAreStableWhileDisksComeAndGo) {
+  for (const char* name : {"a", "c", "e", "g"})
+    ASSERT_TRUE(good(harness.create_disk(name, 4 * MiB)));
+  v1::ListDisksRequest request;
+  request.set_page_size(2);
+  const auto first = catalog().list_disks(request);
+  ASSERT_EQ(first->disks_size(), 2);
+  EXPECT_EQ(first->disks(1).name(), "c");
+  ASSERT_TRUE(good(harness.delete_disk("c")));           // the one the token names
+  ASSERT_TRUE(good(harness.create_disk("b", 4 * MiB)));  // on a page that has been read
+  request.set_page_token(first->next_page_token());
+  const auto second = catalog().list_disks(request);
+  ASSERT_EQ(second->disks_size(), 2);
+  EXPECT_EQ(second->disks(0).name(), "e");
+  EXPECT_EQ(second->disks(1).name(), "g");
+  EXPECT_EQ(second->next_page_token(), "");
+  request.set_page_token("nonsense");
+  EXPECT_EQ(catalog().list_disks(request).error().field, "page_token");
+  request.set_page_size(1001);
+  EXPECT_EQ(catalog().list_disks(request).error().field, "page_size");
+}
+
+TEST_F(CatalogTest, AnImportedImageIsReadyWithItsOperation) {
+  auto ticket = begin_import("i1");
+  ASSERT_TRUE(ticket);
+  EXPECT_FALSE(begin_import("i1"));                 // the name is taken
+  EXPECT_FALSE(catalog().find_export("image/i1"));  // but there is nothing to see
+  EXPECT_FALSE(harness.create_disk("vm1", 0, "i1"));
+  ASSERT_TRUE(harness.run(catalog().start_import(*ticket, 5 * MiB, "raw")));
+  EXPECT_EQ(harness.volumes(), 1u);
+  ASSERT_TRUE(harness.run(catalog().finish_import(*ticket)));
+  EXPECT_EQ(harness.volumes(), 1u);
+  EXPECT_TRUE(ticket->operation->message.done());
+  EXPECT_EQ(catalog().find_export("image/i1")->size_bytes, 8 * MiB);
+  EXPECT_TRUE(good(harness.create_disk("vm1", 0, "i1")));
+}
+
+TEST_F(CatalogTest, AFailedImportLeavesNoTrace) {
+  auto ticket = begin_import("i1");
+  ASSERT_TRUE(ticket);
+  ASSERT_TRUE(harness.run(catalog().start_import(*ticket, 5 * MiB, "raw")));
+  const OperationRef operation = ticket->operation;
+  harness.run(
+      catalog().fail_import(std::move(*ticket), Refusal{ErrorCode::cancelled, "", "cancelled by user:root"}));
+  EXPECT_EQ(operation->message.error().code(), v1::Error::CANCELLED);
+  EXPECT_EQ(harness.volumes(), 0u);
+  EXPECT_EQ(catalog().count(Kind::image), 0u);
+  harness.restart();
+  EXPECT_EQ(catalog().count(Kind::image), 0u);
+  EXPECT_EQ(catalog().operations().find(operation->message.id())->message.error().message(),
+            "cancelled by user:root");
+}
+
+TEST_F(CatalogTest, AnImportThatARestartInterruptedIsRemovedAndFailed) {
+  auto ticket = begin_import("i1");
+  ASSERT_TRUE(ticket);
+  ASSERT_TRUE(harness.run(catalog().start_import(*ticket, 5 * MiB, "raw")));
+  const std::string id = ticket->operation->message.id();
+  ticket = refuse(ErrorCode::cancelled, "", "");
+  harness.restart(true);
+  EXPECT_EQ(harness.volumes(), 0u);
+  EXPECT_EQ(catalog().count(Kind::image), 0u);
+  const OperationRef operation = catalog().operations().find(id);
+  ASSERT_TRUE(operation);
+  EXPECT_TRUE(operation->message.done());
+  EXPECT_EQ(operation->message.error().code(), v1::Error::UNAVAILABLE);
+  EXPECT_EQ(operation->message.error().message(), "interrupted by a restart of the daemon");
+  harness.restart();
+  EXPECT_EQ(catalog().operations().find(id)->message.error().code(), v1::Error::UNAVAILABLE);
+}
+
+TEST_F(CatalogTest, ImportSizesAreChecked) {
+  for (const uint64_t size : {uint64_t(0), limits::kMaxVolumeSize + 1}) {
+    auto ticket = begin_import("i1");
+    ASSERT_TRUE(ticket);
+    const auto refused = harness.run(catalog().start_import(*ticket, size, "raw"));
+    ASSERT_FALSE(refused) << size;
+    EXPECT_EQ(refused.error().field, "source");
+    Refusal refusal = refused.error();
+    harness.run(catalog().fail_import(std::move(*ticket), refusal));
+  }
+  EXPECT_EQ(harness.volumes(), 0u);
+}
+
+TEST_F(CatalogTest, AnImageBeingExportedIsNotDeleted) {
+  ASSERT_TRUE(good(harness.create_disk("vm1", 4 * MiB)));
+  ASSERT_TRUE(good(harness.create_image("i1", "vm1")));
+  v1::ExportImageRequest request;
+  request.set_image_id("i1");
+  request.set_path("/somewhere");
+  auto ticket = catalog().begin_export(kRoot, request);
+  ASSERT_TRUE(ticket);
+  v1::DeleteImageRequest remove;
+  remove.set_image_id("i1");
+  EXPECT_EQ(code(harness.run(catalog().delete_image(kRoot, remove))), ErrorCode::failed_precondition);
+  harness.run(catalog().end_export(std::move(*ticket), Answer<void>()));
+  EXPECT_TRUE(good(harness.run(catalog().delete_image(kRoot, remove))));
+}
+
+TEST_F(CatalogTest, WhatIsMissingIsNamed) {
+  const auto missing = harness.create_disk("vm1", 0, "nosuch");
+  ASSERT_FALSE(missing);
+  EXPECT_EQ(code(missing), ErrorCode::not_found);
+  EXPECT_EQ(missing.error().field, "image_id");
+  EXPECT_EQ(missing.error().message, "there is no image nosuch");
+  v1::CreateDiskRequest request;
+  request.set_size(4 * MiB);
+  request.set_folder_id("nosuch");
+  EXPECT_EQ(harness.run(catalog().create_disk(kRoot, request)).error().field, "folder_id");
+}
+
+TEST_F(CatalogTest, ADifferenceComesWithAFixedOrderAndEnd) {
+  ASSERT_TRUE(good(harness.create_disk("vm1", 4 * MiB)));
+  ASSERT_TRUE(good(harness.create_snapshot("s1", "vm1")));
+  v1::DiffRequest request;
+  request.set_a("disk/vm1");
+  request.set_b("snapshot/s1");
+  const auto same = harness.run(catalog().diff(request));
+  ASSERT_TRUE(same);
+  EXPECT_EQ(same->next_page_token(), "");
+  request.set_b("snapshot/s2");
+  EXPECT_EQ(harness.run(catalog().diff(request)).error().field, "b");
+  request.set_b("");
+  EXPECT_EQ(harness.run(catalog().diff(request)).error().field, "b");
+}
+
+}  // namespace
+}  // namespace obraz::test

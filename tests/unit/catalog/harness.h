@@ -1,0 +1,217 @@
+// A catalog over a real store on memory devices: the reactor on a thread of its own, the control thread's
+// context run by the test itself, one call or several at a time.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+#include <future>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "base/check.h"
+#include "base/limits.h"
+#include "catalog/catalog.h"
+#include "catalog/store_access.h"
+#include "io/asio_bridge.h"
+#include "io/reactor.h"
+#include "store/store.h"
+#include "support/memory_device.h"
+
+namespace obraz::test {
+
+inline const Caller kRoot{"user:root", "", 0};
+
+class Harness {
+ public:
+  Harness() {
+    std::promise<void> made;
+    thread_ = std::thread([this, &made] {
+      auto reactor = Reactor::create();
+      OBRAZ_CHECK(reactor);
+      reactor_ = std::move(*reactor);
+      tasks_.emplace(*reactor_);
+      made.set_value();
+      reactor_->run();
+      tasks_.reset();
+      meta_.reset();
+      data_.reset();
+      reactor_.reset();
+    });
+    made.get_future().wait();
+    const bool formatted = on_reactor([this] { return format(); });
+    OBRAZ_CHECK(formatted);
+    start();
+  }
+  ~Harness() {
+    stop();
+    reactor_->stop();
+    thread_.join();
+  }
+
+  // Closes the store and opens it again. `crash`: without the order of a clean stop.
+  void restart(bool crash = false) {
+    stop(crash);
+    start();
+  }
+
+  // Runs one call to its end.
+  template <typename T>
+  T run(boost::asio::awaitable<T> call) {
+    std::optional<T> result;
+    spawn(std::move(call), result);
+    while (!result)
+      context_.run_one();
+    return std::move(*result);
+  }
+  void run(boost::asio::awaitable<void> call) {
+    bool done = false;
+    boost::asio::co_spawn(context_, std::move(call), [&done](std::exception_ptr) { done = true; });
+    while (!done)
+      context_.run_one();
+  }
+  // Starts all calls before any of them has ended.
+  template <typename T>
+  std::vector<T> run_together(std::vector<boost::asio::awaitable<T>> calls) {
+    std::vector<std::optional<T>> results(calls.size());
+    for (size_t i = 0; i < calls.size(); ++i)
+      spawn(std::move(calls[i]), results[i]);
+    for (auto& result : results) {
+      while (!result)
+        context_.run_one();
+    }
+    std::vector<T> values;
+    for (auto& result : results)
+      values.push_back(std::move(*result));
+    return values;
+  }
+
+  Catalog& catalog() { return *catalog_; }
+  StoreAccess& store() { return *access_; }
+  boost::asio::io_context& context() { return context_; }
+  size_t volumes() { return run(access_->volumes())->size(); }
+
+  // --- short forms
+  // --------------------------------------------------------------------------------------------------
+  Answer<OperationRef> create_disk(const std::string& name, int64_t size, const std::string& image = "") {
+    v1::CreateDiskRequest request;
+    request.set_name(name);
+    request.set_size(size);
+    if (!image.empty())
+      request.set_image_id(image);
+    return run(catalog().create_disk(kRoot, request));
+  }
+  Answer<OperationRef> delete_disk(const std::string& name) {
+    return run(catalog().delete_disk(kRoot, to_delete(name)));
+  }
+  static v1::DeleteDiskRequest to_delete(const std::string& name) {
+    v1::DeleteDiskRequest request;
+    request.set_disk_id(name);
+    return request;
+  }
+  Answer<OperationRef> create_image(const std::string& name, const std::string& disk,
+                                    const std::string& family = "") {
+    v1::CreateImageRequest request;
+    request.set_name(name);
+    request.set_disk_id(disk);
+    request.set_family(family);
+    return run(catalog().create_image(kRoot, request));
+  }
+  Answer<OperationRef> create_snapshot(const std::string& name, const std::string& disk) {
+    v1::CreateSnapshotsRequest request;
+    request.add_snapshots()->set_disk_id(disk);
+    request.mutable_snapshots(0)->set_name(name);
+    return run(catalog().create_snapshots(kRoot, request));
+  }
+  std::string disk_names() {
+    std::string names;
+    const auto disks = catalog().list_disks({});
+    for (const auto& disk : disks->disks())
+      names += (names.empty() ? "" : " ") + disk.name();
+    return names;
+  }
+
+ private:
+  template <typename T>
+  void spawn(boost::asio::awaitable<T> call, std::optional<T>& result) {
+    boost::asio::co_spawn(context_, std::move(call), [&result](std::exception_ptr error, T value) {
+      OBRAZ_CHECK(!error);
+      result.emplace(std::move(value));
+    });
+  }
+  // Runs a task on the reactor and waits for it.
+  template <typename Start>
+  bool on_reactor(Start start) {
+    std::promise<bool> promise;
+    auto future = promise.get_future();
+    reactor_->post([this, &promise, &start] { tasks_->spawn(fulfil(start(), promise)); });
+    return future.get();
+  }
+  static Task<void> fulfil(Task<bool> task, std::promise<bool>& promise) {
+    const bool good = co_await std::move(task);
+    promise.set_value(good);
+  }
+  Task<bool> format() {
+    constexpr uint64_t kData = 256 * limits::MiB, kJournal = limits::MiB;
+    meta_.emplace(*reactor_, Store::meta_bytes_for(kData, kJournal));
+    data_.emplace(*reactor_, kData);
+    FormatOptions options{Uuid::random(), kJournal};
+    Status status = co_await Store::format(*meta_, *data_, std::move(options));
+    co_return status.has_value();
+  }
+  Task<bool> open() {
+    StoreOptions options;
+    Result<std::unique_ptr<Store>> store = co_await Store::open(*reactor_, *meta_, *data_, options);
+    OBRAZ_CHECK(store);
+    store_ = std::move(*store);
+    bridge_.emplace(*reactor_);
+    co_return true;
+  }
+  Task<bool> close(bool crash) {
+    co_await bridge_->close();
+    if (crash) {
+      co_await store_->abandon();
+    } else {
+      Status status = co_await store_->close();
+      OBRAZ_CHECK(status);
+    }
+    store_.reset();
+    bridge_.reset();
+    co_return true;
+  }
+  void start() {
+    const bool opened = on_reactor([this] { return open(); });
+    OBRAZ_CHECK(opened);
+    access_.emplace(*store_, *bridge_);
+    catalog_.emplace(context_.get_executor(), *access_);
+    const auto loaded = run(catalog_->load());
+    OBRAZ_CHECK(loaded);
+  }
+  void stop(bool crash = false) {
+    run(catalog_->stop());
+    catalog_.reset();
+    access_.reset();
+    const bool closed = on_reactor([this, crash] { return close(crash); });
+    OBRAZ_CHECK(closed);
+  }
+
+  std::thread thread_;
+  std::unique_ptr<Reactor> reactor_;
+  std::optional<Gate> tasks_;
+  std::optional<MemoryDevice> meta_, data_;
+  std::unique_ptr<Store> store_;
+  std::optional<AsioBridge> bridge_;
+
+  boost::asio::io_context context_;
+  boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_{context_.get_executor()};
+  std::optional<StoreAccess> access_;
+  std::optional<Catalog> catalog_;
+};
+
+}  // namespace obraz::test
