@@ -292,12 +292,26 @@ std::vector<Extent> Session::take_extents() {
 
 namespace {
 
-// Joins what is not worth a chunk of its own: short runs of zeros among data are made data, and so is
-// everything after the last chunk allowed. `payload` is the request's, `offset` its offset.
-void coarsen(std::vector<Extent>& extents, Bytes payload, uint64_t offset, size_t most) {
+// Makes neighbours one that a reader cannot tell apart: for it a hole and zeros are the same.
+void join_neighbours(std::vector<Extent>& extents) {
   size_t used = 0;
   for (const Extent extent : extents) {
     const bool zeros = extent.hole || extent.zero;
+    if (used > 0 && extents[used - 1].zero == zeros)
+      extents[used - 1].length += extent.length;
+    else
+      extents[used++] = Extent{extent.offset, extent.length, false, zeros};
+  }
+  extents.resize(used);
+}
+
+// Joins what is not worth a chunk of its own: short runs of zeros among data are made data, and so is
+// everything after the last chunk allowed. `payload` is the request's, `offset` its offset.
+void coarsen(std::vector<Extent>& extents, Bytes payload, uint64_t offset, size_t most) {
+  join_neighbours(extents);
+  size_t used = 0;
+  for (const Extent extent : extents) {
+    const bool zeros = extent.zero;
     Extent* last = used > 0 ? &extents[used - 1] : nullptr;
     const bool last_zeros = last && last->zero;
     const bool join = last && (used == most || zeros == last_zeros || (zeros && extent.length < kMinHole) ||

@@ -245,7 +245,7 @@ enum Kind : uint8_t { kMap = 1, kDropRange, kCreate, kClone, kDelete, kRevert, k
 // Appends fields in order.
 struct Writer {
   std::vector<std::byte>& out;
-  template <typename T>
+  template <std::unsigned_integral T>
   Writer& put(T value) {
     const size_t at = out.size();
     out.resize(at + sizeof(T));

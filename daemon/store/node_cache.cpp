@@ -9,7 +9,7 @@ namespace obraz {
 using disk::kPageSize;
 
 NodeCache::NodeCache(Executor& executor, Device& meta, const Uuid& uuid, const Limits& limits, uint64_t capacity_nodes)
-    : executor_(executor), meta_(meta), uuid_(uuid), limits_(limits), capacity_(std::max<uint64_t>(capacity_nodes, 16)) {}
+    : executor_(executor), meta_(meta), uuid_(uuid), limits_(limits), capacity_(std::max<uint64_t>(capacity_nodes, 32)) {}
 
 NodeCache::~NodeCache() {
   for (auto& [page, node] : nodes_) {

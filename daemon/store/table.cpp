@@ -14,10 +14,15 @@ using disk::PageRef;
 void Table::resize(uint64_t length_bytes) {
   if (length_bytes == length_)
     return;
+  const bool shrinks = length_bytes < length_;
   length_ = length_bytes;
   bytes_.resize(round_up(length_bytes, kPageSize));
   root_dirty_ = true;
   reshape();
+  if (shrinks && length_bytes < bytes_.size()) {  // what lies beyond the end is zero, on disk too
+    std::fill(bytes_.begin() + ptrdiff_t(length_bytes), bytes_.end(), std::byte{0});
+    mark_dirty(length_bytes / kPageSize);
+  }
 }
 
 // Brings the levels to the number of pages. Pages that fall away are remembered; index pages are cheap to make anew, so

@@ -141,8 +141,10 @@ TEST(NbdSession, BlockStatusHasAtMostSoManyExtentsAndCoversAPrefix) {
   }
   const std::vector<Status> extents = client.block_status(0, 256 * MiB);
   ASSERT_EQ(extents.size(), limits::kMaxStatusExtents);
-  for (size_t i = 0; i < extents.size(); ++i)
-    ASSERT_EQ(extents[i], (Status{4 * KiB, i % 2 ? 3u : 0u})) << i;
+  for (size_t i = 0; i < extents.size(); ++i) {
+    ASSERT_EQ(extents[i].length, 4 * KiB) << i;
+    ASSERT_EQ(extents[i].flags & 2, i % 2 ? 2u : 0u) << i;  // a hole or not: that is the store's to say
+  }
 }
 
 TEST(NbdSession, TrimAndWriteZeroesReadAsZeros) {

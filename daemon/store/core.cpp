@@ -1,0 +1,509 @@
+#include "store/core.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+
+namespace obraz {
+
+using disk::kPageSize;
+
+StoreCore::StoreCore(Executor& e, Device& m, Device& d, const StoreOptions& o, const disk::Superblock& s)
+    : executor(e), meta(m), data(d), options(o), superblock(s),
+      state(e, m, s, o.node_cache_bytes / kPageSize, std::max<uint64_t>(1, o.slab_bytes / kClusterSize)),
+      journal(m, s), io(e), operations(e), commit_event_(e), staged_event_(e), checkpoint_event_(e), room_event_(e),
+      space_event_(e), reclaim_event_(e), commit_done_{Event(e), Event(e)}, checkpoint_mutex_(e), page_growth_(e),
+      cluster_growth_(e), commit_timer_(e), reclaim_timer_(e), background_(e) {}
+
+Status StoreCore::check_usable() const {
+  if (!failure.empty())
+    return obraz::fail(ErrorCode::read_only, "the store has failed and is read-only");
+  return {};
+}
+
+// Never retried: after a failed flush nobody knows what is on the device (the kernel may have dropped the error along
+// with the pages), so the only honest states are "as of the last success" and "not acknowledged".
+void StoreCore::fail(const char* what, const Error& error) {
+  if (!failure.empty())
+    return;
+  failure = std::string(what) + ": " + describe(error);
+  log::error("store: read-only from now on: {}", failure);
+  for (Event* event : {&commit_event_, &staged_event_, &checkpoint_event_, &room_event_, &space_event_, &reclaim_event_,
+                       &commit_done_[0], &commit_done_[1]})
+    event->notify_all();
+}
+
+// --- drop rule -------------------------------------------------------------------------------------------------------
+
+// Drops are in the order of their records and of their marks, so the first that must wait holds up the rest.
+void StoreCore::settle() {
+  bool released = false;
+  while (!drops_.empty() && drops_.front().record <= durable_records_ && drops_.front().io_mark <= io.oldest()) {
+    state.release(drops_.front().drop);
+    drops_.pop_front();
+    released = true;
+  }
+  if (!released)
+    return;
+  space_event_.notify_all();
+  if (state.has_dead())
+    reclaim_event_.notify_all();
+}
+
+void StoreCore::stage(std::span<const disk::Record> records) {
+  std::vector<Drop> drops;
+  for (const auto& record : records) {
+    drops.clear();
+    state.apply(record, drops);
+    ++records_;
+    for (const Drop& drop : drops)
+      drops_.push_back({drop, records_, io.mark()});
+  }
+  counters.records += records.size();
+  journal.stage(records);
+  if (journal.staged_bytes() > std::min<uint64_t>(limits::MiB, journal.size() / 8))
+    want_commit();
+  else
+    staged_event_.notify_all();
+  if (journal.used() > journal.size() / 2 || state.cache().dirty_count() > options.dirty_nodes)
+    want_checkpoint();
+}
+
+// --- commit ----------------------------------------------------------------------------------------------------------
+
+void StoreCore::want_commit() {
+  commit_wanted_ = true;
+  commit_event_.notify_all();
+}
+
+Task<Status> StoreCore::join_commit() {
+  const Status usable = check_usable();
+  OBRAZ_CO_TRY(usable);
+  want_commit();
+  co_await commit_done_[(sealed_ + 1) % 2].wait();
+  if (!failure.empty())
+    co_return obraz::fail(ErrorCode::io, "the commit failed; the store is read-only");
+  co_return Status();
+}
+
+Task<void> StoreCore::commit_loop() {
+  while (failure.empty()) {
+    if (commit_wanted_)
+      co_await commit_once();
+    else if (stopping_)
+      break;
+    else
+      co_await commit_event_.wait();
+  }
+}
+
+// The numbered steps are those of docs/disk-format.md, section 7.
+Task<void> StoreCore::commit_once() {
+  commit_wanted_ = false;
+  Journal::Sealed sealed;  // 1
+  const uint64_t records = records_;
+  if (!journal.empty())
+    sealed = journal.seal();
+  const uint64_t number = ++sealed_;
+  if (std::exchange(freeze_wanted_, false))
+    frozen_ = freeze();
+  Status status;
+  if (data_dirty) {  // 2: with nothing written since the last flush began there is nothing to make durable
+    data_dirty = false;
+    ++counters.data_flushes;
+    status = co_await data.flush();
+    if (!status)
+      co_return fail("flush of the data device", status.error());
+  }
+  if (sealed.batches > 0) {
+    status = co_await journal.write(sealed);  // 3
+    if (!status)
+      co_return fail("journal write", status.error());
+    status = co_await meta.flush();  // 4
+    if (!status)
+      co_return fail("flush of the meta device", status.error());
+    counters.batches += sealed.batches;
+  }
+  ++counters.commits;
+  durable_records_ = records;  // 5
+  settle();
+  commit_done_[number % 2].notify_all();
+}
+
+// Records nobody asked to be durable are so after the commit interval all the same.
+Task<void> StoreCore::ticker() {
+  while (!stopping_ && failure.empty()) {
+    if (journal.empty()) {
+      co_await staged_event_.wait();
+      continue;
+    }
+    co_await commit_timer_.wait_us(options.commit_interval_us);
+    if (!journal.empty() && !stopping_)
+      want_commit();
+    if (!stopping_ && failure.empty())
+      co_await yield(executor);
+  }
+}
+
+// --- checkpoint ------------------------------------------------------------------------------------------------------
+
+void StoreCore::want_checkpoint() {
+  checkpoint_wanted_ = true;
+  checkpoint_event_.notify_all();
+}
+
+Task<void> StoreCore::checkpoint_loop() {
+  while (!stopping_ && failure.empty()) {
+    if (!checkpoint_wanted_) {
+      co_await checkpoint_event_.wait();
+      continue;
+    }
+    const Status status = co_await run_checkpoint(false);
+    if (!status)
+      break;
+  }
+}
+
+std::unique_ptr<StoreCore::Frozen> StoreCore::freeze() {
+  auto frozen = std::make_unique<Frozen>();
+  std::vector<Drop> pending;
+  for (const PendingDrop& drop : drops_)
+    pending.push_back(drop.drop);
+  frozen->state = state.freeze(pending);
+  disk::Superblock& s = frozen->superblock = superblock;
+  s.generation = superblock.generation + 1;
+  s.sequence = journal.sequence();
+  s.chain = journal.chain();
+  s.journal_position = journal.position();
+  s.tables = frozen->state.tables;
+  s.next_volume = frozen->state.next_volume;
+  return frozen;
+}
+
+Task<Status> StoreCore::run_checkpoint(bool clean) {
+  const auto lock = co_await checkpoint_mutex_.lock();
+  checkpoint_wanted_ = false;
+  freeze_wanted_ = true;
+  Status status = co_await join_commit();
+  OBRAZ_CO_TRY(status);
+  OBRAZ_CHECK(frozen_);
+  frozen_->superblock.flags = clean ? disk::Superblock::kFlagClean : 0;
+  status = co_await write_checkpoint(*frozen_);
+  if (!status) {
+    fail("checkpoint", status.error());
+    co_return status;
+  }
+  superblock = frozen_->superblock;
+  journal.free_up_to(superblock.journal_position);
+  state.free_pages(frozen_->state.retired);
+  frozen_.reset();
+  ++counters.checkpoints;
+  room_event_.notify_all();
+  co_return Status();
+}
+
+Task<void> StoreCore::write_run(uint64_t first_page, AlignedBytes* bytes, Status* status) {
+  const Status written = co_await meta.write(first_page * kPageSize, bytes->bytes());
+  if (!written)
+    *status = written;
+}
+
+// The numbered steps are those of docs/disk-format.md, section 8.
+Task<Status> StoreCore::write_checkpoint(Frozen& frozen) {
+  std::vector<std::pair<uint64_t, const std::byte*>> pages;  // 2
+  for (const Node* node : frozen.state.nodes)
+    pages.emplace_back(node->page.value, node->content);
+  for (const auto& image : frozen.state.images)
+    pages.emplace_back(image.page.value, image.content.get());
+  std::ranges::sort(pages);
+  constexpr size_t kRunPages = 64, kRuns = 8;
+  Status status;
+  for (size_t at = 0; at < pages.size();) {
+    std::vector<AlignedBytes> runs;
+    runs.reserve(kRuns);
+    Gate gate(executor);
+    while (at < pages.size() && runs.size() < kRuns) {
+      size_t count = 1;
+      while (count < kRunPages && at + count < pages.size() && pages[at + count].first == pages[at].first + count)
+        ++count;
+      runs.emplace_back(count * kPageSize);
+      for (size_t i = 0; i < count; ++i)
+        std::copy_n(pages[at + i].second, kPageSize, runs.back().bytes().data() + i * kPageSize);
+      gate.spawn(write_run(pages[at].first, &runs.back(), &status));
+      at += count;
+    }
+    co_await gate.close();
+    OBRAZ_CO_TRY(status);
+  }
+  for (Node* node : frozen.state.nodes)
+    state.cache().written(node);
+  frozen.state.nodes.clear();
+  status = co_await meta.flush();  // 3
+  OBRAZ_CO_TRY(status);
+  AlignedBytes page(kPageSize);
+  disk::encode(frozen.superblock, page.bytes());
+  status = co_await meta.write(frozen.superblock.own_page().value * kPageSize, page.bytes());  // 4
+  OBRAZ_CO_TRY(status);
+  co_return co_await meta.flush();  // 5
+}
+
+// --- reclaimer -------------------------------------------------------------------------------------------------------
+
+Task<void> StoreCore::reclaim_loop() {
+  while (!stopping_) {
+    if (!state.has_dead() || !failure.empty()) {
+      if (!failure.empty())
+        break;
+      co_await give_back_slabs();
+      if (!state.has_dead() && !stopping_ && failure.empty())
+        co_await reclaim_event_.wait();
+      continue;
+    }
+    for (unsigned i = 0; i < options.reclaim_step_nodes && state.has_dead(); ++i) {
+      while (state.has_dead()) {
+        const auto missing = state.reclaim_needs();
+        if (!missing) {
+          state.reclaim_one();
+          break;
+        }
+        const Page page = missing->ref.page;
+        const Status status = co_await state.cache().load(missing->ref, missing->level);
+        if (!status && state.has_dead() && state.dead().back().node.page == page) {
+          log::error("store: a node to reclaim is unreadable, its space is lost until a repair: {}",
+                     describe(status.error()));
+          ++damaged_events;
+          state.skip_dead();
+        }
+      }
+      if (stopping_ || !failure.empty())
+        break;
+    }
+    space_event_.notify_all();
+    // Slowly while nobody needs the space.
+    if (!stopping_ && !space_event_.has_waiters())
+      co_await reclaim_timer_.wait_us(options.reclaim_pause_us);
+  }
+}
+
+// Slabs without a used cluster go back to the file system; one stays for the next writes.
+Task<void> StoreCore::give_back_slabs() {
+  while (!stopping_) {
+    const auto lock = co_await cluster_growth_.lock();
+    const auto slab = state.clusters().shrink(1);
+    if (!slab)
+      break;
+    const Status status = co_await data.discard(slab->first * kClusterSize, slab->count * kClusterSize);
+    if (!status)
+      log::warning("store: freed space could not be given back: {}", describe(status.error()));
+  }
+}
+
+// --- admission -------------------------------------------------------------------------------------------------------
+
+void StoreCore::Admission::release() {
+  if (!core_)
+    return;
+  core_->journal.unreserve(cost_);
+  core_->reserved_pages_ -= pages_;
+  core_->room_event_.notify_all();
+  core_ = nullptr;
+}
+
+Task<Status> StoreCore::grow(Space& space, Device& device, uint64_t unit_bytes, Mutex& mutex) {
+  const uint64_t before = space.ungrown_units();
+  const auto lock = co_await mutex.lock();
+  if (space.ungrown_units() != before)
+    co_return Status();  // somebody else did
+  const auto slab = space.next_slab();
+  if (!slab)
+    co_return obraz::fail(ErrorCode::no_space, "the device is full");
+  const Status status = co_await device.allocate(slab->first * unit_bytes, slab->count * unit_bytes);
+  OBRAZ_CO_TRY(status);
+  space.grown(*slab);
+  co_return Status();
+}
+
+Task<Status> StoreCore::admit(uint64_t record_bytes, uint64_t pages, Admission& admission) {
+  OBRAZ_CHECK(!admission);
+  const uint64_t cost = Journal::cost_of(record_bytes);
+  unsigned waits = 0;  // for pages: freed ones come back two checkpoints later at most
+  for (;;) {
+    const Status usable = check_usable();
+    OBRAZ_CO_TRY(usable);
+    const uint64_t needed = pages + reserved_pages_ + (pages > 0 ? state.checkpoint_reserve() : 0);
+    if (pages > 0 && state.pages().free_units() < needed) {
+      if (state.pages().ungrown_units() > 0) {
+        const Status grown = co_await grow(state.pages(), meta, kPageSize, page_growth_);
+        if (grown || grown.error().code != ErrorCode::no_space)
+          OBRAZ_CO_TRY(grown);
+        if (grown)
+          continue;
+      }
+      if (++waits > 3)
+        co_return obraz::fail(ErrorCode::no_space, "the metadata device is full");
+    } else if (pages > 0 && state.cache().dirty_count() + state.cache().frozen_count() + reserved_pages_ + pages >
+                                std::max<uint64_t>(2 * options.dirty_nodes, 64)) {
+      // too many nodes pinned: a checkpoint first
+    } else if (journal.try_reserve(cost)) {
+      admission.core_ = this;
+      admission.cost_ = cost;
+      admission.pages_ = pages;
+      reserved_pages_ += pages;
+      co_return Status();
+    }
+    want_checkpoint();
+    co_await room_event_.wait();
+  }
+}
+
+Task<Status> StoreCore::allocate_clusters(uint64_t count, uint64_t hint, std::vector<PhysicalCluster>& clusters) {
+  Status full;
+  while (clusters.size() < count) {
+    const Space::Run run = state.clusters().allocate(count - clusters.size(), hint);
+    for (uint64_t i = 0; i < run.count; ++i)
+      clusters.push_back({run.first + i});
+    hint = run.first + run.count;
+    if (run.count > 0)
+      continue;
+    const Status usable = check_usable();
+    OBRAZ_CO_TRY(usable);
+    if (state.clusters().ungrown_units() > 0 && full) {
+      full = co_await grow(state.clusters(), data, kClusterSize, cluster_growth_);
+      continue;
+    }
+    // What was deleted before this write still becomes space; ENOSPC only when nothing more is on its way.
+    if (drops_.empty() && !state.has_dead())
+      co_return full ? obraz::fail(ErrorCode::no_space, "the store is full") : Failure(full.error());
+    if (!drops_.empty())
+      want_commit();
+    reclaim_timer_.cancel();
+    co_await space_event_.wait();
+  }
+  co_return Status();
+}
+
+void StoreCore::give_back(PhysicalCluster cluster) {
+  if (state.cluster_count(cluster) == 0)
+    state.clusters().release(cluster.value);
+  space_event_.notify_all();
+}
+
+// --- transactions ----------------------------------------------------------------------------------------------------
+
+Task<Status> StoreCore::commit(Transaction transaction) {
+  if (!operations.enter())
+    co_return obraz::fail(ErrorCode::unavailable, "the store is closing");
+  struct Leave {
+    Gate& gate;
+    ~Leave() { gate.leave(); }
+  } leave{operations};
+  std::vector<disk::Record> records;
+  uint64_t bytes = 0, pages = 0;
+  for (Change& change : transaction) {
+    pages += std::holds_alternative<CloneVolume>(change) || std::holds_alternative<ResizeVolume>(change) ? 3 : 0;
+    std::visit([&](auto& c) { records.emplace_back(std::move(c)); }, change);
+    if (const auto* put = std::get_if<PutResource>(&records.back());
+        put && (put->key.size() > disk::kMaxKeySize || put->value.size() > limits::kMaxResourceSize))
+      co_return obraz::fail(ErrorCode::invalid_argument, "a resource beyond the limits");
+    bytes += disk::encoded_size(records.back());
+  }
+  if (records.empty())
+    co_return Status();
+  if (bytes + disk::BatchHeader::kSize > limits::kMaxBatchSize)
+    co_return obraz::fail(ErrorCode::resource_exhausted, "the transaction is too large for one journal batch");
+  Admission admission;
+  Status status = co_await admit(bytes, pages, admission);
+  OBRAZ_CO_TRY(status);
+  status = check_transaction(records);
+  OBRAZ_CO_TRY(status);
+  // The clones' sources are what they are at this instant; writes in flight on them may still land in them.
+  std::vector<std::pair<VolumePtr, uint64_t>> sources;
+  for (const auto& record : records)
+    if (const auto* clone = std::get_if<CloneVolume>(&record))
+      if (auto source = state.find_volume(clone->source))
+        sources.emplace_back(source, source->writes.mark());
+  stage(records);
+  admission.release();
+  for (const auto& [source, mark] : sources)
+    co_await source->writes.wait_until_past(mark);
+  // Sealed after the landing: its data flush covers what landed.
+  co_return co_await join_commit();
+}
+
+// All or nothing: later changes are judged as if the earlier ones had been made.
+Status StoreCore::check_transaction(std::span<const disk::Record> records) const {
+  struct Shadow {
+    bool exists = false;
+    VolumeKind kind = VolumeKind::disk;
+    uint64_t size_bytes = 0;
+  };
+  std::map<VolumeId, Shadow> shadows;
+  std::map<std::string, bool> keys;
+  const auto look = [&](VolumeId id) -> Shadow& {
+    auto [found, fresh] = shadows.try_emplace(id);
+    if (fresh)
+      if (const auto volume = state.find_volume(id))
+        found->second = {true, volume->kind, volume->size_bytes};
+    return found->second;
+  };
+  const auto valid_size = [](uint64_t size) { return size > 0 && size <= limits::kMaxVolumeSize; };
+  constexpr auto kNoVolume = "no such volume";
+  uint64_t added = 0;
+  for (const auto& record : records) {
+    if (const auto* r = std::get_if<CreateVolume>(&record)) {
+      Shadow& volume = look(r->id);
+      if (volume.exists || !r->id)
+        return obraz::fail(ErrorCode::already_exists, "the volume exists");
+      if (!valid_size(r->size_bytes))
+        return obraz::fail(ErrorCode::invalid_argument, "volume size beyond the limits");
+      volume = {true, VolumeKind::disk, r->size_bytes};
+      ++added;
+    } else if (const auto* r = std::get_if<CloneVolume>(&record)) {
+      const Shadow source = look(r->source);
+      Shadow& volume = look(r->id);
+      if (!source.exists)
+        return obraz::fail(ErrorCode::not_found, kNoVolume);
+      if (volume.exists || !r->id)
+        return obraz::fail(ErrorCode::already_exists, "the volume exists");
+      if (!valid_size(r->size_bytes) || r->size_bytes < source.size_bytes)
+        return obraz::fail(ErrorCode::invalid_argument, "volume size beyond the limits or below the source's");
+      volume = {true, r->kind, r->size_bytes};
+      ++added;
+    } else if (const auto* r = std::get_if<DeleteVolume>(&record)) {
+      if (!look(r->id).exists)
+        return obraz::fail(ErrorCode::not_found, kNoVolume);
+      look(r->id).exists = false;
+    } else if (const auto* r = std::get_if<RevertVolume>(&record)) {
+      const Shadow source = look(r->source);
+      Shadow& volume = look(r->id);
+      if (!source.exists || !volume.exists)
+        return obraz::fail(ErrorCode::not_found, kNoVolume);
+      if (volume.kind != VolumeKind::disk || source.kind != VolumeKind::frozen)
+        return obraz::fail(ErrorCode::failed_precondition, "only a disk can be reverted, and only to a frozen volume");
+      volume.size_bytes = source.size_bytes;
+    } else if (const auto* r = std::get_if<ResizeVolume>(&record)) {
+      Shadow& volume = look(r->id);
+      if (!volume.exists)
+        return obraz::fail(ErrorCode::not_found, kNoVolume);
+      if (volume.kind != VolumeKind::disk)
+        return obraz::fail(ErrorCode::failed_precondition, "only a disk can be resized");
+      if (!valid_size(r->size_bytes) || r->size_bytes < volume.size_bytes)
+        return obraz::fail(ErrorCode::invalid_argument, "a disk can only grow, up to the limit");
+      volume.size_bytes = r->size_bytes;
+    } else if (const auto* r = std::get_if<PutResource>(&record)) {
+      if (r->key.empty())
+        return obraz::fail(ErrorCode::invalid_argument, "a resource needs a key");
+      keys[r->key] = true;
+    } else if (const auto* r = std::get_if<RemoveResource>(&record)) {
+      const auto found = keys.find(r->key);
+      if (found == keys.end() ? !state.resources().contains(r->key) : !found->second)
+        return obraz::fail(ErrorCode::not_found, "no such resource");
+      keys[r->key] = false;
+    }
+  }
+  if (state.volumes().size() + added > limits::kMaxVolumes)
+    return obraz::fail(ErrorCode::resource_exhausted, "too many volumes");
+  return {};
+}
+
+}  // namespace obraz

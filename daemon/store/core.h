@@ -1,0 +1,163 @@
+// StoreCore: the store's moving parts around State and Journal — commits, checkpoints, the drop rule, admission, growth,
+// the reclaimer, recovery — and the data path of volumes (data_path.cpp).
+//
+// Invariants: whoever will stage a record holds an Admission (journal room, pages, place among the dirty nodes) first and
+// takes it while it is in nobody's way: not registered in `io`, so that no drop waits for it. A failed flush, journal or
+// checkpoint write fails the store for good: read-only, nothing acknowledged. What a crash leaves behind:
+// docs/disk-format.md, sections 7 and 8, step by step. Thread: the executor's.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "io/sync.h"
+#include "store/disk_format.h"
+#include "store/journal.h"
+#include "store/request_order.h"
+#include "store/state.h"
+#include "store/store.h"
+
+namespace obraz {
+
+class StoreCore {
+ public:
+  StoreCore(Executor& executor, Device& meta, Device& data, const StoreOptions& options, const disk::Superblock& superblock);
+  StoreCore(const StoreCore&) = delete;
+
+  // --- opening and closing (recovery.cpp) -----------------------------------------------------------------------------
+  // Superblock, label, tables, replay: everything of recovery that writes nothing. The checker stops here.
+  static Task<Result<std::unique_ptr<StoreCore>>> load(Executor& executor, Device& meta, Device& data, StoreOptions options);
+  // The checkpoint that begins a run; then the background work starts.
+  Task<Status> start();
+  Task<Status> close();
+  Task<void> abandon();
+
+  // --- commits ----------------------------------------------------------------------------------------------------------
+  // Waits for a commit sealed after this call. Everything staged, and every data write completed, before it is durable then.
+  Task<Status> join_commit();
+  // Applies the records and puts them into one batch. Synchronous; admitted, admissible and loaded before.
+  void stage(std::span<const disk::Record> records);
+  Task<Status> run_checkpoint(bool clean);
+  Task<Status> commit(Transaction transaction);
+
+  // --- admission --------------------------------------------------------------------------------------------------------
+  class Admission {
+   public:
+    Admission() = default;
+    Admission(const Admission&) = delete;
+    ~Admission() { release(); }
+    explicit operator bool() const { return core_ != nullptr; }
+    void release();
+
+   private:
+    friend class StoreCore;
+    StoreCore* core_ = nullptr;
+    uint64_t cost_ = 0, pages_ = 0;
+  };
+  // record_bytes: of what will be staged together; pages: node pages that may be made. May wait for a checkpoint.
+  // Errors: no_space (of metadata), read_only (failed store).
+  Task<Status> admit(uint64_t record_bytes, uint64_t pages, Admission& admission);
+  // Adds free clusters to `clusters` until it has `count`; may wait for growth or for the reclaimer. no_space.
+  Task<Status> allocate_clusters(uint64_t count, uint64_t hint, std::vector<PhysicalCluster>& clusters);
+  void give_back(PhysicalCluster cluster);
+
+  // --- data path (data_path.cpp) ----------------------------------------------------------------------------------------
+  using VolumePtr = std::shared_ptr<VolumeState>;
+  Task<Status> read(VolumePtr volume, uint64_t offset, Bytes into, std::vector<Extent>* extents);
+  Task<Status> write(VolumePtr volume, uint64_t offset, ConstBytes from, bool fua);
+  Task<Status> zero(VolumePtr volume, uint64_t offset, uint64_t length, bool keep_allocated, bool fua);
+  Task<Status> discard(VolumePtr volume, uint64_t offset, uint64_t length, bool fua);
+  Task<Status> cache(VolumePtr volume, uint64_t offset, uint64_t length);
+  Task<Status> block_status(VolumePtr volume, uint64_t offset, uint64_t length, size_t max_extents, std::vector<Extent>& out);
+  // The leaf for a cluster, loaded if need be. The view is good until the next co_await of the caller.
+  Task<Result<LeafView>> leaf(VolumePtr volume, VirtualCluster cluster);
+  // Loads what is missing; a damaged node marks the volume.
+  Task<Status> load_missing(const Missing& missing, VolumeState& volume);
+
+  Status check_usable() const;  // unavailable when closing, read_only when failed
+  void fail(const char* what, const Error& error);
+  void end_io(IoTracker::Entry& entry) {
+    entry.end();
+    settle();
+  }
+
+  Executor& executor;
+  Device& meta;
+  Device& data;
+  const StoreOptions options;
+  disk::Superblock superblock;  // of the last durable checkpoint
+  State state;
+  Journal journal;
+  IoTracker io;       // device requests of all volumes
+  Gate operations;    // requests and transactions under way
+  StoreStats counters;
+  std::string failure;  // why the store is read-only; empty when it is not
+  uint64_t damaged_events = 0;
+  bool data_dirty = false;  // data was written since the last data flush began
+
+ private:
+  struct Frozen {
+    FrozenState state;
+    disk::Superblock superblock;
+  };
+  struct PendingDrop {
+    Drop drop;
+    uint64_t record, io_mark;
+  };
+  struct Window;
+  struct Segment {
+    uint64_t device_offset = 0;
+    Bytes bytes;
+    bool write = false;
+  };
+
+  Task<void> commit_loop();
+  Task<void> commit_once();
+  Task<void> ticker();
+  Task<void> checkpoint_loop();
+  Task<void> reclaim_loop();
+  Task<void> give_back_slabs();
+  Task<Status> write_checkpoint(Frozen& frozen);
+  Task<void> write_run(uint64_t first_page, AlignedBytes* bytes, Status* status);
+  std::unique_ptr<Frozen> freeze();
+  void want_commit();
+  void want_checkpoint();
+  void settle();
+  Task<Status> grow(Space& space, Device& device, uint64_t unit_bytes, Mutex& mutex);
+  Status check_transaction(std::span<const disk::Record> records) const;
+  Task<Status> load_table(unsigned id);
+  Task<Status> replay();
+  void stop_background();
+
+  Status check_range(const VolumeState& volume, uint64_t offset, uint64_t length) const;
+  Task<Status> write_window(VolumePtr volume, uint64_t offset, ConstBytes from);
+  Task<Status> plan(Window& window);
+  Task<Status> prepare(Window& window);
+  Task<Status> move_data(Window& window);
+  Task<Status> copy_own(Window& window);
+  Task<Status> record(Window& window);
+  Task<Status> transfer(std::vector<Segment> segments);
+  Task<void> transfer_one(const Segment* segment, Status* status);
+  Task<Status> read_block(const Slot& slot, unsigned block, Bytes into);
+  struct SubtreeView {
+    LeafView leaf;
+    std::optional<unsigned> drop_level;  // a whole node of this level can go
+  };
+  Task<Result<SubtreeView>> leaf_or_subtree(VolumePtr volume, VirtualCluster cluster, uint64_t block, uint64_t reach);
+  Task<Status> deallocate(VolumePtr volume, uint64_t first_block, uint64_t end_block);
+
+  std::deque<PendingDrop> drops_;
+  uint64_t records_ = 0, durable_records_ = 0, sealed_ = 0, reserved_pages_ = 0;
+  bool commit_wanted_ = false, checkpoint_wanted_ = false, freeze_wanted_ = false, stopping_ = false, clean_ = false;
+  std::unique_ptr<Frozen> frozen_;
+  Event commit_event_, staged_event_, checkpoint_event_, room_event_, space_event_, reclaim_event_;
+  std::array<Event, 2> commit_done_;  // by parity of the commit's number: one runs, the next gathers
+  Mutex checkpoint_mutex_, page_growth_, cluster_growth_;
+  Timer commit_timer_, reclaim_timer_;
+  Gate background_;
+};
+
+}  // namespace obraz

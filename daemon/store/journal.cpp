@@ -1,0 +1,129 @@
+#include "store/journal.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "base/check.h"
+#include "base/limits.h"
+
+namespace obraz {
+
+using disk::BatchHeader;
+using disk::kPageSize;
+
+AlignedBytes::AlignedBytes(size_t size) : size_(round_up(size, kBlockSize)) {
+  data_.reset(static_cast<std::byte*>(std::aligned_alloc(kBlockSize, size_)));
+  OBRAZ_CHECK(data_);
+  std::memset(data_.get(), 0, size_);
+}
+
+void AlignedBytes::Free::operator()(std::byte* data) const { std::free(data); }
+
+Journal::Journal(Device& meta, const disk::Superblock& s)
+    : meta_(meta),
+      uuid_(s.uuid),
+      size_(s.journal_bytes),
+      run_(s.run),
+      position_(s.journal_position),
+      tail_(s.journal_position),
+      sequence_(s.sequence),
+      chain_(s.chain) {}
+
+bool Journal::try_reserve(uint64_t cost) {
+  if (used() + reserved_ + cost > size_)
+    return false;
+  reserved_ += cost;
+  return true;
+}
+
+uint64_t Journal::staged_bytes() const {
+  return full_batches_bytes_ + (batches_.empty() ? 0 : round_up(batches_.back().size(), kPageSize));
+}
+
+void Journal::stage(std::span<const disk::Record> records) {
+  size_t size = 0;
+  for (const auto& record : records)
+    size += disk::encoded_size(record);
+  OBRAZ_CHECK(BatchHeader::kSize + size <= limits::kMaxBatchSize);
+  if (batches_.empty() || batches_.back().size() + size > limits::kMaxBatchSize) {
+    full_batches_bytes_ = staged_bytes();
+    batches_.emplace_back(BatchHeader::kSize);
+  }
+  for (const auto& record : records)
+    disk::encode(record, batches_.back());
+}
+
+Journal::Sealed Journal::seal() {
+  Sealed sealed;
+  sealed.position = position_;
+  sealed.bytes = AlignedBytes(staged_bytes());
+  sealed.batches = batches_.size();
+  size_t at = 0;
+  for (const auto& batch : batches_) {
+    const Bytes bytes = sealed.bytes.bytes().subspan(at, batch.size());
+    std::ranges::copy(batch, bytes.begin());
+    ++sequence_.value;
+    chain_ = disk::seal_batch(uuid_, {sequence_, position_, run_, chain_, uint32_t(batch.size()), 0}, bytes);
+    at += round_up(batch.size(), kPageSize);
+    position_ += round_up(batch.size(), kPageSize);
+  }
+  OBRAZ_CHECK(position_ - tail_ <= size_);
+  batches_.clear();
+  full_batches_bytes_ = 0;
+  return sealed;
+}
+
+// One or, around the end of the ring, two device operations.
+Task<Status> Journal::transfer(uint64_t position, Bytes bytes, bool writing) {
+  while (!bytes.empty()) {
+    const uint64_t length = std::min<uint64_t>(bytes.size(), size_ - position % size_);
+    Status status;
+    if (writing)
+      status = co_await meta_.write(place(position), bytes.first(length));
+    else
+      status = co_await meta_.read(place(position), bytes.first(length));
+    OBRAZ_CO_TRY(status);
+    bytes = bytes.subspan(length);
+    position += length;
+  }
+  co_return Status();
+}
+
+Task<Status> Journal::write(const Sealed& sealed) { return transfer(sealed.position, sealed.bytes.bytes(), true); }
+
+Task<Result<std::vector<disk::Record>>> Journal::read_next() {
+  std::vector<disk::Record> records;
+  if (position_ - tail_ + kPageSize > size_)
+    co_return records;
+  AlignedBytes first(kPageSize);
+  Status status = co_await transfer(position_, first.bytes(), false);
+  OBRAZ_CO_TRY(status);
+  const auto header = disk::decode_batch_header(uuid_, first.bytes());
+  if (!header || header->run != run_ || header->position != position_ || header->sequence.value != sequence_.value + 1 ||
+      header->chain != chain_)
+    co_return records;
+  const uint64_t padded = round_up(header->length_bytes, kPageSize);
+  if (position_ - tail_ + padded > size_)
+    co_return records;
+  AlignedBytes all(padded);
+  status = co_await transfer(position_, all.bytes(), false);
+  OBRAZ_CO_TRY(status);
+  if (!disk::batch_verifies(*header, all.bytes().first(header->length_bytes)))
+    co_return records;
+  ConstBytes rest = all.bytes().subspan(BatchHeader::kSize, header->length_bytes - BatchHeader::kSize);
+  while (!rest.empty()) {
+    auto record = disk::decode_record(rest);
+    if (!record)
+      co_return Failure(record.error());
+    records.push_back(std::move(*record));
+  }
+  if (records.empty())
+    co_return fail(ErrorCode::corruption, "journal: an empty batch");
+  sequence_ = header->sequence;
+  chain_ = header->checksum;
+  position_ += padded;
+  co_return records;
+}
+
+}  // namespace obraz

@@ -1,0 +1,405 @@
+#include "store/store.h"
+
+#include <algorithm>
+
+#include "store/core.h"
+
+namespace obraz {
+
+using disk::kPageSize;
+
+// --- volume ----------------------------------------------------------------------------------------------------------
+
+VolumeId Volume::id() const { return state_->id; }
+VolumeKind Volume::kind() const { return state_->kind; }
+uint64_t Volume::size_bytes() const { return state_->size_bytes; }
+
+namespace {
+
+Failure closing() { return fail(ErrorCode::unavailable, "the store is closing"); }
+
+// Counts a request among the store's operations until it ends.
+class Operation {
+ public:
+  explicit Operation(Gate& gate) : gate_(gate), entered_(gate.enter()) {}
+  Operation(const Operation&) = delete;
+  ~Operation() {
+    if (entered_)
+      gate_.leave();
+  }
+  explicit operator bool() const { return entered_; }
+
+ private:
+  Gate& gate_;
+  bool entered_;
+};
+
+}  // namespace
+
+Task<Status> Volume::read(uint64_t offset, Bytes into, std::vector<Extent>* extents) {
+  Operation operation(store_->core_->operations);
+  if (!operation)
+    co_return closing();
+  co_return co_await store_->core_->read(state_, offset, into, extents);
+}
+
+Task<Status> Volume::write(uint64_t offset, ConstBytes from, bool fua) {
+  Operation operation(store_->core_->operations);
+  if (!operation)
+    co_return closing();
+  co_return co_await store_->core_->write(state_, offset, from, fua);
+}
+
+Task<Status> Volume::zero(uint64_t offset, uint64_t length, ZeroOptions options) {
+  Operation operation(store_->core_->operations);
+  if (!operation)
+    co_return closing();
+  co_return co_await store_->core_->zero(state_, offset, length, options.keep_allocated, options.fua);
+}
+
+Task<Status> Volume::discard(uint64_t offset, uint64_t length, bool fua) {
+  Operation operation(store_->core_->operations);
+  if (!operation)
+    co_return closing();
+  co_return co_await store_->core_->discard(state_, offset, length, fua);
+}
+
+Task<Status> Volume::flush() { return store_->flush(); }
+
+Task<Status> Volume::cache(uint64_t offset, uint64_t length) {
+  Operation operation(store_->core_->operations);
+  if (!operation)
+    co_return closing();
+  co_return co_await store_->core_->cache(state_, offset, length);
+}
+
+Task<Status> Volume::block_status(uint64_t offset, uint64_t length, size_t max_extents, std::vector<Extent>& out) {
+  Operation operation(store_->core_->operations);
+  if (!operation)
+    co_return closing();
+  co_return co_await store_->core_->block_status(state_, offset, length, max_extents, out);
+}
+
+// --- format and open -------------------------------------------------------------------------------------------------
+
+uint64_t Store::meta_bytes_for(uint64_t data_bytes, uint64_t journal_bytes) {
+  // A sixty-fourth of the data: sixteen times what mapping it all once takes, for the nodes that clones copy. Taken from
+  // the file system only as it fills.
+  return disk::kJournalFirstPage * kPageSize + journal_bytes +
+         round_up(std::max<uint64_t>(data_bytes / 64, 8 * limits::MiB), kPageSize);
+}
+
+Task<Status> Store::format(Device& meta, Device& data, FormatOptions options) {
+  disk::Superblock s;
+  s.uuid = options.uuid;
+  s.journal_bytes = options.journal_bytes;
+  s.pages = meta.size_bytes() / kPageSize;
+  s.clusters = data.size_bytes() / kClusterSize;
+  if (options.journal_bytes < limits::kMinJournalSize || options.journal_bytes > limits::kMaxJournalSize ||
+      options.journal_bytes % kPageSize != 0)
+    co_return fail(ErrorCode::invalid_argument, "journal size beyond the limits");
+  if (data.size_bytes() < limits::kMinDataSize || data.size_bytes() > limits::kMaxDataSize)
+    co_return fail(ErrorCode::invalid_argument, "data size beyond the limits");
+  const uint64_t tables = (s.clusters * 4 + s.pages * 4) / kPageSize;
+  if (s.pages < s.first_node_page().value + 256 + 3 * tables)
+    co_return fail(ErrorCode::invalid_argument, "the metadata device is too small for this data device");
+  s.tables[disk::kClusterCounts].length_bytes = s.clusters * 4;
+  s.tables[disk::kPageCounts].length_bytes = s.pages * 4;
+  for (unsigned id : {disk::kClusterCounts, disk::kPageCounts}) {
+    const Table shape(s.tables[id].length_bytes);
+    s.tables[id].levels = uint8_t(shape.levels() - 1);
+  }
+  // Old superblocks first: a format that is interrupted leaves no store rather than half of one.
+  AlignedBytes zeros(std::min<uint64_t>(options.journal_bytes, limits::MiB));
+  Status status = co_await meta.write(0, zeros.bytes().first(disk::kSuperblockPages[1] * kPageSize + kPageSize));
+  OBRAZ_CO_TRY(status);
+  status = co_await meta.flush();
+  OBRAZ_CO_TRY(status);
+  // The journal is written through once, so that later writes to it change no metadata of the file system.
+  const uint64_t journal_start = disk::kJournalFirstPage * kPageSize;
+  status = co_await meta.allocate(0, journal_start + options.journal_bytes);
+  OBRAZ_CO_TRY(status);
+  for (uint64_t at = 0; at < options.journal_bytes; at += zeros.size()) {
+    const uint64_t length = std::min<uint64_t>(zeros.size(), options.journal_bytes - at);
+    status = co_await meta.write(journal_start + at, zeros.bytes().first(length));
+    OBRAZ_CO_TRY(status);
+  }
+  AlignedBytes page(kPageSize);
+  disk::encode(disk::Label{s.uuid, s.clusters}, page.bytes());
+  status = co_await data.write(0, page.bytes());
+  OBRAZ_CO_TRY(status);
+  status = co_await data.flush();
+  OBRAZ_CO_TRY(status);
+  disk::encode(s, page.bytes());
+  status = co_await meta.write(s.own_page().value * kPageSize, page.bytes());
+  OBRAZ_CO_TRY(status);
+  co_return co_await meta.flush();
+}
+
+Task<Result<std::unique_ptr<Store>>> Store::open(Executor& executor, Device& meta, Device& data, StoreOptions options) {
+  auto core = co_await StoreCore::load(executor, meta, data, options);
+  OBRAZ_CO_TRY(core);
+  const Status status = co_await (*core)->start();
+  OBRAZ_CO_TRY(status);
+  co_return std::unique_ptr<Store>(new Store(std::move(*core)));
+}
+
+Store::Store(std::unique_ptr<StoreCore> core) : core_(std::move(core)) {}
+Store::~Store() = default;
+
+Task<Status> Store::close() { return core_->close(); }
+Task<void> Store::abandon() { return core_->abandon(); }
+
+// --- transactions and looking ----------------------------------------------------------------------------------------
+
+VolumeId Store::new_volume_id() { return core_->state.take_volume_id(); }
+Task<Status> Store::commit(Transaction transaction) { return core_->commit(std::move(transaction)); }
+
+Result<Volume> Store::open_volume(VolumeId id) {
+  auto state = core_->state.find_volume(id);
+  if (!state)
+    return fail(ErrorCode::not_found, "no such volume");
+  return Volume(this, std::move(state));
+}
+
+namespace {
+
+VolumeInfo info_of(const VolumeState& volume) {
+  return {volume.id, volume.kind, volume.size_bytes, volume.damaged};
+}
+
+}  // namespace
+
+std::vector<VolumeInfo> Store::volumes() const {
+  std::vector<VolumeInfo> out;
+  for (const auto& [id, volume] : core_->state.volumes())
+    out.push_back(info_of(*volume));
+  return out;
+}
+
+Result<VolumeInfo> Store::volume_info(VolumeId id) const {
+  const auto volume = core_->state.find_volume(id);
+  if (!volume)
+    return fail(ErrorCode::not_found, "no such volume");
+  return info_of(*volume);
+}
+
+const std::vector<std::pair<std::string, std::string>> Store::resources() const {
+  return {core_->state.resources().begin(), core_->state.resources().end()};
+}
+
+Task<Status> Store::flush() {
+  Operation operation(core_->operations);
+  if (!operation)
+    co_return closing();
+  if (!core_->failure.empty())
+    co_return fail(ErrorCode::io, "the store has failed and is read-only");
+  co_return co_await core_->join_commit();
+}
+
+Task<Status> Store::checkpoint() {
+  Operation operation(core_->operations);
+  if (!operation)
+    co_return closing();
+  co_return co_await core_->run_checkpoint(false);
+}
+
+// --- difference and usage --------------------------------------------------------------------------------------------
+namespace {
+
+// A node of a mapping, or nothing, and the first cluster below it.
+struct Subtree {
+  disk::PageRef ref;
+  unsigned level = 0;
+};
+
+// A copy of a node's slots: good across co_await. All zeros when the subtree is absent.
+Task<Status> copy_slots(StoreCore* core, VolumeState* volume, Subtree tree, AlignedBytes* into) {
+  std::ranges::fill(into->bytes(), std::byte{0});
+  while (tree.ref) {
+    if (const Node* node = core->state.node(tree.ref, tree.level)) {
+      std::ranges::copy(node->bytes(), into->bytes().begin());
+      break;
+    }
+    const Status status = co_await core->load_missing({tree.ref, tree.level}, *volume);
+    OBRAZ_CO_TRY(status);
+  }
+  co_return Status();
+}
+
+struct Differ {
+  StoreCore* core;
+  std::shared_ptr<VolumeState> a, b;
+  std::move_only_function<bool(Extent)> visit;
+  uint64_t end = 0;  // bytes; nothing is reported beyond
+  Extent run;
+  bool stopped = false;
+
+  void add(uint64_t offset, uint64_t length) {
+    if (stopped || offset >= end)
+      return;
+    length = std::min(length, end - offset);
+    if (run.length > 0 && run.offset + run.length == offset) {
+      run.length += length;
+      return;
+    }
+    finish();
+    run = {offset, length, false, false};
+  }
+  void finish() {
+    if (run.length > 0 && !stopped)
+      stopped = !visit(run);
+    run = {};
+  }
+};
+
+Task<Status> diff_trees(Differ* d, Subtree a, Subtree b, uint64_t first_cluster) {
+  if (d->stopped || (a.ref && b.ref && a.ref.page == b.ref.page && a.level == b.level) || (!a.ref && !b.ref))
+    co_return Status();
+  // Trees of different height: what lies beyond the lower one is compared with nothing.
+  if (a.level != b.level) {
+    Subtree& high = a.level > b.level ? a : b;
+    Subtree& low = a.level > b.level ? b : a;
+    AlignedBytes slots(kPageSize);
+    VolumeState* volume = a.level > b.level ? d->a.get() : d->b.get();
+    Status status = co_await copy_slots(d->core, volume, high, &slots);
+    OBRAZ_CO_TRY(status);
+    for (unsigned i = 0; i < disk::kSlotsPerNode; ++i) {
+      const Subtree child{disk::load_page_ref(&slots.bytes()[i * disk::kSlotSize]), high.level - 1};
+      const Subtree other = i == 0 ? low : Subtree{{}, child.level};
+      const Subtree left = a.level > b.level ? child : other, right = a.level > b.level ? other : child;
+      status = co_await diff_trees(d, left, right, first_cluster + i * disk::clusters_per_slot(high.level));
+      OBRAZ_CO_TRY(status);
+    }
+    co_return status;
+  }
+  AlignedBytes left(kPageSize), right(kPageSize);
+  Status status = co_await copy_slots(d->core, d->a.get(), a, &left);
+  OBRAZ_CO_TRY(status);
+  status = co_await copy_slots(d->core, d->b.get(), b, &right);
+  OBRAZ_CO_TRY(status);
+  for (unsigned i = 0; i < disk::kSlotsPerNode && !d->stopped; ++i) {
+    const std::byte* l = &left.bytes()[i * disk::kSlotSize];
+    const std::byte* r = &right.bytes()[i * disk::kSlotSize];
+    const uint64_t cluster = first_cluster + i * disk::clusters_per_slot(a.level);
+    if (a.level > 0) {
+      const disk::PageRef lr = disk::load_page_ref(l), rr = disk::load_page_ref(r);
+      if (lr.page == rr.page)
+        continue;
+      status = co_await diff_trees(d, {lr, a.level - 1}, {rr, a.level - 1}, cluster);
+      OBRAZ_CO_TRY(status);
+      continue;
+    }
+    const Slot ls = disk::load_slot(l), rs = disk::load_slot(r);
+    if (ls == rs)
+      continue;
+    for (unsigned block = 0; block < kBlocksPerCluster; ++block)
+      if (ls.place(block) != rs.place(block))
+        d->add(cluster * kClusterSize + block * kBlockSize, kBlockSize);
+  }
+  co_return status;
+}
+
+Task<Status> count_usage(StoreCore* core, VolumeState* volume, Subtree tree, bool shared, Store::Usage* usage) {
+  if (!tree.ref)
+    co_return Status();
+  AlignedBytes slots(kPageSize);
+  const Status status = co_await copy_slots(core, volume, tree, &slots);
+  OBRAZ_CO_TRY(status);
+  shared = shared || core->state.page_count(tree.ref.page) > 1;
+  for (unsigned i = 0; i < disk::kSlotsPerNode; ++i) {
+    const std::byte* at = &slots.bytes()[i * disk::kSlotSize];
+    if (tree.level > 0) {
+      const Status below = co_await count_usage(core, volume, {disk::load_page_ref(at), tree.level - 1}, shared, usage);
+      OBRAZ_CO_TRY(below);
+      continue;
+    }
+    const Slot slot = disk::load_slot(at);
+    for (PhysicalCluster cluster : {slot.own, slot.base})
+      if (cluster) {
+        usage->mapped_bytes += kClusterSize;
+        if (!shared && core->state.cluster_count(cluster) == 1)
+          usage->exclusive_bytes += kClusterSize;
+      }
+  }
+  co_return Status();
+}
+
+}  // namespace
+
+Task<Status> Store::diff(Volume a, Volume b, std::move_only_function<bool(Extent)> visit) {
+  Operation operation(core_->operations);
+  if (!operation)
+    co_return closing();
+  if (a.state_->deleted || b.state_->deleted)
+    co_return fail(ErrorCode::not_found, "the volume was deleted");
+  Differ differ{core_.get(), a.state_, b.state_, std::move(visit), std::max(a.size_bytes(), b.size_bytes()), {}, false};
+  // The trees as of now. A disk's nodes may be replaced while we look; then this fails cleanly or reports the newer state.
+  const Subtree left{a.state_->root, a.state_->level}, right{b.state_->root, b.state_->level};
+  const Status status = co_await diff_trees(&differ, left, right, 0);
+  differ.finish();
+  co_return status;
+}
+
+Task<Result<Store::Usage>> Store::usage(Volume volume) {
+  Operation operation(core_->operations);
+  if (!operation)
+    co_return closing();
+  Usage usage;
+  const Subtree root{volume.state_->root, volume.state_->level};
+  const Status status = co_await count_usage(core_.get(), volume.state_.get(), root, false, &usage);
+  OBRAZ_CO_TRY(status);
+  co_return usage;
+}
+
+// --- status ----------------------------------------------------------------------------------------------------------
+
+SpaceInfo Store::space() const {
+  const State& state = core_->state;
+  SpaceInfo space;
+  space.total_bytes = (core_->superblock.clusters - 1) * kClusterSize;
+  space.used_bytes = state.used_clusters() * kClusterSize;
+  space.shared_bytes = state.shared_clusters() * kClusterSize;
+  const uint64_t first = core_->superblock.first_node_page().value;
+  space.meta_total_bytes = (core_->superblock.pages - first) * kPageSize;
+  space.meta_used_bytes =
+      space.meta_total_bytes - (state.pages().free_units() + state.pages().ungrown_units()) * kPageSize;
+  space.reclaim_queue = state.dead().size();
+  return space;
+}
+
+StoreHealth Store::health() const {
+  if (!core_->failure.empty())
+    return StoreHealth::failed;
+  return core_->damaged_events > 0 || core_->state.inconsistent() ? StoreHealth::damaged : StoreHealth::ok;
+}
+
+std::string Store::health_reason() const {
+  if (!core_->failure.empty())
+    return core_->failure;
+  std::string damaged;
+  for (const auto& [id, volume] : core_->state.volumes())
+    if (volume->damaged)
+      damaged += (damaged.empty() ? "damaged volumes: " : ", ") + std::to_string(id.value);
+  if (core_->state.inconsistent())
+    damaged += (damaged.empty() ? "" : "; ") + std::string("counts contradict the trees");
+  if (damaged.empty() && core_->damaged_events > 0)
+    damaged = "space of a deleted volume could not be reclaimed";
+  return damaged;
+}
+
+StoreStats Store::stats() const {
+  StoreStats stats = core_->counters;
+  const NodeCache& cache = core_->state.cache();
+  stats.nodes_cached = cache.size();
+  stats.nodes_dirty = cache.dirty_count() + cache.frozen_count();
+  stats.node_loads = cache.loads();
+  stats.node_evictions = cache.evictions();
+  stats.journal_bytes_used = core_->journal.used();
+  stats.journal_bytes_total = core_->journal.size();
+  return stats;
+}
+
+Uuid Store::uuid() const { return core_->superblock.uuid; }
+
+}  // namespace obraz
