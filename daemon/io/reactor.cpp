@@ -81,23 +81,21 @@ void Reactor::run() {
   stopping_ = false;
   internal_.spawn(watch_posts());
   while (internal_.count() > 0) {  // watch_posts ends last
-    while (!ready_.empty()) {
-      running_.swap(ready_);
-      for (auto handle : running_)
-        handle.resume();
-      running_.clear();
-      // Submit between rounds: what the ready ones asked for starts while the next round computes.
-      ring_->submit_and_wait(false, 0);
-      ring_->collect(*this);
-    }
+    running_.swap(ready_);
+    for (auto handle : running_)
+      handle.resume();
+    running_.clear();
     if (internal_.count() == 0)
       break;
+    // Timers fire between rounds, also when somebody is always ready. Waiting is for when nobody is.
     const uint64_t deadline = fire_due_timers();
-    const uint64_t now = deadline == UINT64_MAX ? 0 : now_us();
-    const uint64_t timeout = deadline == UINT64_MAX ? UINT64_MAX : deadline > now ? deadline - now : 0;
+    uint64_t timeout = UINT64_MAX;
+    if (deadline != UINT64_MAX) {
+      const uint64_t now = now_us();
+      timeout = deadline > now ? deadline - now : 0;
+    }
     ring_->submit_and_wait(ready_.empty(), timeout);
     ring_->collect(*this);
-    fire_due_timers();
   }
 }
 

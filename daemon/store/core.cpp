@@ -241,10 +241,14 @@ Task<Status> StoreCore::write_checkpoint(Frozen& frozen) {
   status = co_await meta.flush();  // 3
   OBRAZ_CO_TRY(status);
   AlignedBytes page(kPageSize);
-  disk::encode(frozen.superblock, page.bytes());
-  status = co_await meta.write(frozen.superblock.own_page().value * kPageSize, page.bytes());  // 4
+  const Page first = frozen.superblock.first_place(), second = frozen.superblock.second_place();
+  disk::encode(frozen.superblock, first, page.bytes());
+  status = co_await meta.write(first.value * kPageSize, page.bytes());  // 4
   OBRAZ_CO_TRY(status);
-  co_return co_await meta.flush();  // 5
+  status = co_await meta.flush();  // 5
+  OBRAZ_CO_TRY(status);
+  disk::encode(frozen.superblock, second, page.bytes());
+  co_return co_await meta.write(second.value * kPageSize, page.bytes());  // 6
 }
 
 // --- reclaimer -------------------------------------------------------------------------------------------------------

@@ -64,12 +64,12 @@ void store_slot(std::byte* at, const Slot& slot) {
   store_le<uint64_t>(at + 8, slot.base.value | uint64_t(slot.zero_mask) << 48);
 }
 
-void encode(const Superblock& s, Bytes page) {
+void encode(const Superblock& s, Page at_page, Bytes page) {
   OBRAZ_CHECK(page.size() == kPageSize);
   std::ranges::fill(page, std::byte{0});
   put_header(page, Superblock::kMagic, Superblock::kType, s.uuid);
   std::byte* p = page.data();
-  store_le<uint64_t>(p + 32, s.own_page().value);
+  store_le<uint64_t>(p + 32, at_page.value);
   store_le<uint64_t>(p + 48, s.features_read_only);
   store_le<uint64_t>(p + 56, s.features_ignore);
   store_le<uint64_t>(p + 64, s.generation);
@@ -121,7 +121,7 @@ Result<Superblock> decode_superblock(ConstBytes page, Page at) {
   s.pages = load_le<uint64_t>(p + 120);
   s.clusters = load_le<uint64_t>(p + 128);
   s.next_volume = {load_le<uint64_t>(p + 136)};
-  if (load_le<uint64_t>(p + 32) != at.value || s.own_page() != at)
+  if (load_le<uint64_t>(p + 32) != at.value)
     return fail(ErrorCode::corruption, "superblock: belongs to another place");
   if (load_le<uint64_t>(p + 104) != kJournalFirstPage || s.journal_bytes < limits::kMinJournalSize ||
       s.journal_bytes > limits::kMaxJournalSize || s.journal_bytes % kPageSize != 0 || s.journal_position % kPageSize != 0 ||

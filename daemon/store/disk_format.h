@@ -70,11 +70,13 @@ struct Superblock {
   VolumeId next_volume{1};
   std::array<TableRoot, kTables> tables;
 
-  Page own_page() const { return Page{kSuperblockPages[generation % 2]}; }
+  // Where the generation is written first, and where its second copy goes once the first is durable.
+  Page first_place() const { return Page{kSuperblockPages[generation % 2]}; }
+  Page second_place() const { return Page{kSuperblockPages[(generation + 1) % 2]}; }
   Page first_node_page() const { return Page{kJournalFirstPage + journal_bytes / kPageSize}; }
 };
 
-void encode(const Superblock& superblock, Bytes page);
+void encode(const Superblock& superblock, Page at, Bytes page);
 // not_found: no superblock of ours; corruption: ours, but damaged; unsupported: a version or feature we do not know.
 Result<Superblock> decode_superblock(ConstBytes page, Page at);
 

@@ -37,7 +37,7 @@ enum class WriteKind : uint8_t {
   in_place,    // every block is own and unshared: no metadata
   first,       // own is there and unshared: write into it, set the bits
   allocate,    // no own: a new one
-  to_base,     // own is shared, and full or with nothing under it: it becomes the base, a new own
+  to_base,     // own is shared, and nothing shows from under it after the write: it becomes the base, a new own
   copy,        // own is shared and partial over a base: a new own, and the own blocks not replaced are copied
 };
 
@@ -47,7 +47,7 @@ inline WriteKind write_kind(const Slot& slot, uint16_t mask, bool shared) {
     return WriteKind::allocate;
   if (!shared)
     return (slot.own_mask & mask) == mask ? WriteKind::in_place : WriteKind::first;
-  return slot.base && slot.own_mask != kAllBlocks ? WriteKind::copy : WriteKind::to_base;
+  return slot.base && (slot.own_mask | mask) != kAllBlocks ? WriteKind::copy : WriteKind::to_base;
 }
 
 // Blocks a copying write must carry over.
@@ -71,7 +71,7 @@ inline Slot after_write(const Slot& slot, WriteKind kind, uint16_t mask, Physica
     case WriteKind::to_base:
       next.own_mask = mask;
       next.base = slot.own;
-      // What the old own lacks read as zeros (had it a base, own was full and lacks nothing).
+      // What the old own lacks read as zeros (had it a base, the write brings all that own lacks).
       next.zero_mask = uint16_t(~slot.own_mask & ~mask);
       break;
   }

@@ -130,10 +130,14 @@ Task<Status> Store::format(Device& meta, Device& data, FormatOptions options) {
   OBRAZ_CO_TRY(status);
   status = co_await data.flush();
   OBRAZ_CO_TRY(status);
-  disk::encode(s, page.bytes());
-  status = co_await meta.write(s.own_page().value * kPageSize, page.bytes());
-  OBRAZ_CO_TRY(status);
-  co_return co_await meta.flush();
+  for (const Page place : {s.first_place(), s.second_place()}) {
+    disk::encode(s, place, page.bytes());
+    status = co_await meta.write(place.value * kPageSize, page.bytes());
+    OBRAZ_CO_TRY(status);
+    status = co_await meta.flush();
+    OBRAZ_CO_TRY(status);
+  }
+  co_return status;
 }
 
 Task<Result<std::unique_ptr<Store>>> Store::open(Executor& executor, Device& meta, Device& data, StoreOptions options) {

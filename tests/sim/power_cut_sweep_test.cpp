@@ -53,10 +53,11 @@ std::string play(const Scenario& scenario, const CutRun& run, uint64_t seed, uin
   world.crash(&run.survival);
   if (world.problem().empty())
     world.check_devices("after the power cut");
-  world.power.restart();
+  world.power.restart();  // counts from here
   world.power.arm(run.in_recovery, run.survival);
   world.open();
   recovery_operations = world.power.operations();
+  world.power.arm({}, run.survival);
   if (world.power.is_on()) {  // the recovery was not cut: what it shows must be there after the next one, too
     world.verify();
     world.crash(nullptr);
@@ -116,7 +117,7 @@ TEST_P(PowerCutSweep, WhatWasAcknowledgedIsThere) {
       run.in_recovery = {1 + runs / 2 % recovery_operations, CutPoint::When(runs / 2 % 3)};
     uint64_t operations = 0;
     const std::string problem = play(scenario, run, seed, operations);
-    ASSERT_EQ(problem, "");
+    ASSERT_TRUE(problem.empty()) << problem;
     recovery_operations = std::max(recovery_operations, operations);
   }
   RecordProperty("operations", int(total));
@@ -150,9 +151,10 @@ TEST_P(PowerCutSweep, WhatIsShownAfterADeathOfTheProcessStays) {
       world.verify();
       world.close();
     }
-    ASSERT_EQ(world.problem(), "") << scenario.name << ": killed " << (i % 2 ? "during" : "after")
-                                   << " operation " << i / 2 + 1 << "\n"
-                                   << world.trace();
+    ASSERT_TRUE(world.problem().empty())
+        << world.problem() << "\n"
+        << scenario.name << ": killed " << (i % 2 ? "during" : "after") << " operation " << i / 2 + 1 << "\n"
+        << world.trace();
   }
 }
 

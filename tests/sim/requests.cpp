@@ -372,13 +372,18 @@ Task<bool> World::read(uint64_t volume, uint64_t offset, uint64_t length) {
   const bool sparse = random() % 2 == 0;
   std::vector<Extent> extents;
   const auto began = oracle.read_begins();
+  say(fmt::format("READ {}{}", range(volume, offset, length), sparse ? " sparse" : ""));
   const Status status = co_await target->read(offset, buffer.bytes(), sparse ? &extents : nullptr);
-  if (!conclude("read", volume, status))
-    co_return false;
+  if (!conclude("read", volume, status) || !oracle.knows(volume)) {
+    oracle.read_fails(began);
+    co_return bool(status);
+  }
   Problem problem;
   if (sparse)
     problem = settle_extents(extents, offset, buffer.bytes());
-  if (!problem && oracle.knows(volume))
+  if (problem)
+    oracle.read_fails(began);
+  else
     problem = oracle.read_ends(volume, began, offset, buffer.bytes());
   if (problem)
     fail(fmt::format("READ {}: {}", range(volume, offset, length), *problem));

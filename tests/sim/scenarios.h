@@ -15,7 +15,9 @@ struct Scenario {
   WorldOptions options;
 };
 
-inline void PrintTo(const Scenario& scenario, std::ostream* out) { *out << scenario.name; }
+inline void PrintTo(const Scenario& scenario, std::ostream* out) {
+  *out << scenario.name;
+}
 
 const std::vector<Scenario>& scenarios();
 

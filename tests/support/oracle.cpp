@@ -53,6 +53,17 @@ std::vector<Oracle::Change> Oracle::allowed_after_crash(const History& history) 
   return out;
 }
 
+void Oracle::prune(History& history) const {
+  const uint64_t oldest_read = reads_.empty() ? UINT64_MAX : *reads_.begin();
+  std::vector<Change> kept;
+  for (const Change& e : history)
+    if (std::none_of(history.begin(), history.end(), [&](const Change& f) {
+          return is_durable(f) && f.begin > e.end && f.end < oldest_read;
+        }))
+      kept.push_back(e);
+  history = std::move(kept);
+}
+
 Oracle::History& Oracle::history(ModelVolume& volume, uint64_t block) {
   auto [it, fresh] = volume.blocks.try_emplace(block);
   if (fresh) {
@@ -67,7 +78,7 @@ Oracle::History& Oracle::history(ModelVolume& volume, uint64_t block) {
 
 void Oracle::add(ModelVolume& volume, uint64_t block, Ticket ticket, const std::vector<Content>& contents) {
   History& changes = history(volume, block);
-  changes = allowed_after_crash(changes);
+  prune(changes);
   for (const Content& content : contents)
     changes.push_back({ticket, UINT64_MAX, false, false, content});
   in_flight_[ticket].push_back({volume.number, block});
@@ -293,6 +304,8 @@ void Oracle::pin(History& history, ConstBytes bytes) {
 
 Problem Oracle::read_ends(uint64_t number, Ticket began, uint64_t offset, ConstBytes bytes) {
   static const std::vector<Change> kNever{{0, 0, false, true, nullptr}};
+  const bool oldest = *reads_.begin() == began;  // older reads may still show older changes
+  reads_.erase(began);
   ModelVolume& target = volumes_.at(number);
   for (uint64_t at = 0; at < bytes.size();) {
     const uint64_t place = offset + at;
@@ -309,7 +322,7 @@ Problem Oracle::read_ends(uint64_t number, Ticket began, uint64_t offset, ConstB
     const bool quiet =
         std::all_of(changes.begin(), changes.end(), [&](const Change& change) { return change.end < began; });
     const auto later = allowed_after_crash(changes);
-    if (quiet && later.size() > 1 &&
+    if (oldest && quiet && later.size() > 1 &&
         std::all_of(later.begin(), later.end(), [&](const Change& change) { return is_settled(change); }))
       pin(changes, part);
   }
@@ -338,6 +351,7 @@ void Oracle::put_ends(const std::string& key, bool done) {
 // ----------------------------------------------------------------------------------------------------------------
 
 void Oracle::crashed() {
+  reads_.clear();
   while (!in_flight_.empty())
     ends(in_flight_.begin()->first, Outcome::failed);
   for (auto& [number, volume] : volumes_)

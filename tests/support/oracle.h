@@ -29,6 +29,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -86,8 +87,9 @@ class Oracle {
   Ticket zero_begins(uint64_t volume, uint64_t offset, uint64_t length);
   Ticket discard_begins(uint64_t volume, uint64_t offset, uint64_t length);
   void ends(Ticket ticket, Outcome outcome);
-  Ticket read_begins() { return ++clock_; }
+  Ticket read_begins() { return *reads_.insert(++clock_).first; }
   Problem read_ends(uint64_t volume, Ticket began, uint64_t offset, ConstBytes bytes);
+  void read_fails(Ticket began) { reads_.erase(began); }
   Ticket flush_begins() { return ++clock_; }
   void flush_ends(Ticket began);
 
@@ -124,6 +126,8 @@ class Oracle {
   bool is_settled(const Change& change) const;
   std::vector<Change> allowed_now(const History& history, uint64_t began) const;
   std::vector<Change> allowed_after_crash(const History& history) const;
+  // Takes out what neither a crash nor a read in flight can show any more.
+  void prune(History& history) const;
   // `place`: of `bytes` in the volume; they lie within one block.
   Problem judge(const ModelVolume& volume, const std::vector<Change>& allowed, uint64_t place,
                 ConstBytes bytes) const;
@@ -135,6 +139,7 @@ class Oracle {
     uint64_t volume, block;
   };
   std::map<Ticket, std::vector<Place>> in_flight_;
+  std::set<Ticket> reads_;                                                    // in flight
   std::map<std::string, std::vector<std::optional<std::string>>> resources_;  // the last is the newest
 };
 

@@ -162,8 +162,8 @@ TEST(NbdSession, TrimAndWriteZeroesReadAsZeros) {
   expected.replace(128 * KiB + 10, 100, 100, '\0');
   expected.replace(256 * KiB, 128 * KiB, 128 * KiB, '\0');
   EXPECT_EQ(client.read(0, 1 * MiB), expected);
-  // NO_HOLE: zeros, but the space stays.
-  EXPECT_EQ(client.block_status(320 * KiB, 64 * KiB), (std::vector<Status>{{64 * KiB, 2}}));
+  // NO_HOLE: zeros that take space.
+  EXPECT_EQ(client.block_status(320 * KiB, 64 * KiB), (std::vector<Status>{{64 * KiB, 0}}));
   EXPECT_EQ(client.block_status(256 * KiB, 64 * KiB), (std::vector<Status>{{64 * KiB, 3}}));
 }
 

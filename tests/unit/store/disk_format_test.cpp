@@ -58,7 +58,7 @@ Superblock some_superblock() {
 
 TEST(Superblock, IsAsItsTableSays) {
   PageBytes page(kPageSize, std::byte{0xff});
-  encode(some_superblock(), page);
+  encode(some_superblock(), Page{16}, page);
   EXPECT_EQ(text_at(page, 0, 8), "OBRAZSB1");
   EXPECT_EQ(at<uint16_t>(page, 8), 1u);
   EXPECT_EQ(at<uint16_t>(page, 10), 1u);
@@ -96,13 +96,13 @@ TEST(Superblock, IsReadBack) {
   const auto read = decode_superblock(page, Page{16});
   ASSERT_TRUE(read) << describe(read.error());
   PageBytes again(kPageSize);
-  encode(*read, again);
+  encode(*read, Page{16}, again);
   EXPECT_EQ(page, again);
 }
 
 TEST(Superblock, AnyFlippedBitIsNoticed) {
   PageBytes page(kPageSize);
-  encode(some_superblock(), page);
+  encode(some_superblock(), Page{16}, page);
   for (size_t byte = 0; byte < kPageSize; ++byte)
     for (unsigned bit = 0; bit < 8; ++bit) {
       page[byte] ^= std::byte(1u << bit);
@@ -117,7 +117,7 @@ TEST(Superblock, AnyFlippedBitIsNoticed) {
 TEST(Superblock, ImpossibleFieldsAreRefused) {
   const auto with = [](size_t offset, uint64_t value) {
     PageBytes page(kPageSize);
-    encode(some_superblock(), page);
+    encode(some_superblock(), Page{16}, page);
     store_le(page.data() + offset, value);
     store_le(page.data() + 12, own_checksum(page));
     const auto read = decode_superblock(page, Page{16});
@@ -249,7 +249,7 @@ TEST(Record, EachIsReadBackAndAsLongAsItSays) {
     const auto read = decode_record(rest);
     ASSERT_TRUE(read) << describe(read.error());
     EXPECT_EQ(read->index(), expected.index());
-    encode(*read, again);
+    encode(*read, Page{16}, again);
   }
   EXPECT_TRUE(rest.empty());
   EXPECT_EQ(bytes, again);
@@ -296,7 +296,7 @@ TEST(Record, RandomBytesNeverHarm) {
       continue;
     ++accepted;
     std::vector<std::byte> again;
-    encode(*read, again);
+    encode(*read, Page{16}, again);
     ASSERT_TRUE(std::equal(again.begin(), again.end(), bytes.begin()));
     ASSERT_EQ(again.size(), bytes.size() - rest.size());
   }

@@ -92,6 +92,19 @@ TEST_F(OracleTest, FuaIsDurableAtOnce) {
   EXPECT_TRUE(recovers(1, 1));
 }
 
+TEST_F(OracleTest, ASlowReadMaySeeWhatWasThereWhenItBegan) {
+  write(1, 1, Outcome::durable);
+  const auto slow = oracle.read_begins();
+  write(1, 2, Outcome::durable);
+  EXPECT_TRUE(reads(1, 2));
+  write(1, 3, Outcome::durable);
+  EXPECT_TRUE(reads(1, 3));
+  Oracle copy = oracle;
+  EXPECT_FALSE(copy.read_ends(1, slow, 0, block(1, 0, 1)));
+  EXPECT_FALSE(oracle.read_ends(1, slow, 0, block(1, 0, 2)));
+  EXPECT_FALSE(reads(1, 1));
+}
+
 TEST_F(OracleTest, AFailedWriteMayHaveHappened) {
   write(1, 1, Outcome::durable);
   write(1, 2, Outcome::failed);
