@@ -57,8 +57,14 @@ void store_be(std::byte* at, T value) {
 // Whether all bytes are zero.
 bool is_zero(ConstBytes bytes);
 
-constexpr uint64_t round_down(uint64_t value, uint64_t unit) { return value / unit * unit; }
-constexpr uint64_t round_up(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
-constexpr uint64_t divide_up(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit; }
+constexpr uint64_t round_down(uint64_t value, uint64_t unit) {
+  return value / unit * unit;
+}
+constexpr uint64_t round_up(uint64_t value, uint64_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
+constexpr uint64_t divide_up(uint64_t value, uint64_t unit) {
+  return (value + unit - 1) / unit;
+}
 
 }  // namespace obraz

@@ -1,5 +1,5 @@
-// OBRAZ_CHECK: our own bugs stop the process, in every build. Never for input from a peer or a disk: that is a
-// Result. The service manager restarts the daemon and the journal replays.
+// OBRAZ_CHECK: our own bugs stop the process, in every build. Never for input from a peer or a disk: that is
+// a Result. The service manager restarts the daemon and the journal replays.
 #pragma once
 
 namespace obraz {

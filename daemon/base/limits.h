@@ -1,5 +1,6 @@
-// Every limit of the daemon, with its reason, in one place (property: no peer can make memory grow without bound).
-// Sizes are in bytes unless the name says otherwise. Defaults that an operator may change are marked (config).
+// Every limit of the daemon, with its reason, in one place (property: no peer can make memory grow without
+// bound). Sizes are in bytes unless the name says otherwise. Defaults that an operator may change are marked
+// (config).
 #pragma once
 
 #include <cstdint>
@@ -8,79 +9,94 @@ namespace obraz::limits {
 
 constexpr uint64_t KiB = 1024, MiB = 1024 * KiB, GiB = 1024 * MiB, TiB = 1024 * GiB;
 
-// --- store ---------------------------------------------------------------------------------------------------------
-constexpr uint64_t kVolumeSizeUnit = 4 * MiB;      // sizes of disks are rounded up to it
-constexpr uint64_t kMinVolumeSize = 4 * MiB;       //
-constexpr uint64_t kMaxVolumeSize = 4 * TiB;       // what the cloud this project follows allows for a disk
-constexpr uint64_t kMaxVolumes = 1u << 20;         // 64 bytes each, resident
-constexpr uint64_t kMaxDataSize = 64 * TiB;        // 4 bytes of count per 64 KiB cluster stay resident: 4 GiB then
-constexpr uint64_t kMinDataSize = 16 * MiB;        //
-constexpr uint64_t kDefaultDataSize = 64 * GiB;    // (config) taken as it fills
-constexpr uint64_t kDefaultJournalSize = 64 * MiB; // (config) bounds the time of recovery
-constexpr uint64_t kMinJournalSize = 256 * KiB;    // one largest batch, its successor, and room to checkpoint
-constexpr uint64_t kMaxJournalSize = 1 * GiB;      //
-constexpr uint64_t kMaxBatchSize = 128 * KiB;      // a journal batch; recovery reads one at a time
-constexpr uint64_t kMaxResourceSize = 32 * KiB;    // one resource record; 64 labels of 126 bytes and the rest fit
+// --- store
+// ---------------------------------------------------------------------------------------------------------
+constexpr uint64_t kVolumeSizeUnit = 4 * MiB;  // sizes of disks are rounded up to it
+constexpr uint64_t kMinVolumeSize = 4 * MiB;   //
+constexpr uint64_t kMaxVolumeSize = 4 * TiB;   // what the cloud this project follows allows for a disk
+constexpr uint64_t kMaxVolumes = 1u << 20;     // 64 bytes each, resident
+constexpr uint64_t kMaxDataSize = 64 * TiB;  // 4 bytes of count per 64 KiB cluster stay resident: 4 GiB then
+constexpr uint64_t kMinDataSize = 16 * MiB;  //
+constexpr uint64_t kDefaultDataSize = 64 * GiB;     // (config) taken as it fills
+constexpr uint64_t kDefaultJournalSize = 64 * MiB;  // (config) bounds the time of recovery
+constexpr uint64_t kMinJournalSize = 256 * KiB;  // one largest batch, its successor, and room to checkpoint
+constexpr uint64_t kMaxJournalSize = 1 * GiB;    //
+constexpr uint64_t kMaxBatchSize = 128 * KiB;    // a journal batch; recovery reads one at a time
+constexpr uint64_t kMaxResourceSize =
+    32 * KiB;  // one resource record; 64 labels of 126 bytes and the rest fit
 constexpr uint64_t kDefaultNodeCacheSize = 256 * MiB;  // (config) mapping nodes kept in memory
-constexpr uint64_t kDefaultDirtyNodes = 8192;      // (config) 32 MiB: checksumming them at a freeze takes ~4 ms
-constexpr uint64_t kMaxRequestSize = 32 * MiB;     // one read or write; the NBD protocol's customary maximum
-constexpr uint64_t kWindowSize = 4 * MiB;          // a longer write is done in windows of this, each atomic in the map
-constexpr uint64_t kSlabSize = 64 * MiB;           // unit in which the data file is preallocated and punched
-constexpr uint64_t kPageSlabSize = 8 * MiB;        // the same for node pages of the meta file
+constexpr uint64_t kDefaultDirtyNodes = 8192;   // (config) 32 MiB: checksumming them at a freeze takes ~4 ms
+constexpr uint64_t kMaxRequestSize = 32 * MiB;  // one read or write; the NBD protocol's customary maximum
+constexpr uint64_t kWindowSize =
+    4 * MiB;                              // a longer write is done in windows of this, each atomic in the map
+constexpr uint64_t kSlabSize = 64 * MiB;  // unit in which the data file is preallocated and punched
+constexpr uint64_t kPageSlabSize = 8 * MiB;  // the same for node pages of the meta file
 
-// --- io ------------------------------------------------------------------------------------------------------------
-constexpr uint64_t kDefaultBufferArena = 128 * MiB;  // (config) all payloads in flight; none free = stop receiving
-constexpr unsigned kRingEntries = 1024;              // submissions per turn of the loop; more wait for the next
+// --- io
+// ------------------------------------------------------------------------------------------------------------
+constexpr uint64_t kDefaultBufferArena =
+    128 * MiB;                           // (config) all payloads in flight; none free = stop receiving
+constexpr unsigned kRingEntries = 1024;  // submissions per turn of the loop; more wait for the next
 
-// --- nbd -----------------------------------------------------------------------------------------------------------
-constexpr unsigned kMaxSessions = 1024;             // (config) clients connected at once, handshakes included
-constexpr unsigned kMaxRequestsPerSession = 128;    // requests in flight; more stay in the socket
-constexpr unsigned kMaxOptions = 64;                // options in one handshake before the session is closed
-constexpr uint64_t kMaxOptionLength = 64 * KiB;     // data of one option
-constexpr unsigned kMaxExportName = 4096;           // NBD's own limit on strings
-constexpr unsigned kMaxStatusExtents = 16384;       // extents in one block status reply
-constexpr unsigned kHandshakeSeconds = 10;          // (config) from accept to transmission
-constexpr uint64_t kMaxOptionDrain = 1 * MiB;       // a longer option than kMaxOptionLength is refused, up to this one
-constexpr uint64_t kReceiveBuffer = 32 * KiB;       // of a session; small requests share one receive
-constexpr uint64_t kMaxSessionPayload = 32 * MiB;   // in flight or unsent; one largest request, so none is shut out
-constexpr uint64_t kMaxDrain = 64 * MiB;            // payload of a refused write that is read and thrown away
-constexpr unsigned kMaxReadChunks = 256;            // chunks of one read reply; what is left goes as one
-constexpr unsigned kStopGraceSeconds = 2;           // for peers to take their last replies when sessions are closed
-constexpr unsigned kStallSeconds = 10;              // a peer that takes nothing for so long yields to those who wait
+// --- nbd
+// -----------------------------------------------------------------------------------------------------------
+constexpr unsigned kMaxSessions = 1024;           // (config) clients connected at once, handshakes included
+constexpr unsigned kMaxRequestsPerSession = 128;  // requests in flight; more stay in the socket
+constexpr unsigned kMaxOptions = 64;              // options in one handshake before the session is closed
+constexpr uint64_t kMaxOptionLength = 64 * KiB;   // data of one option
+constexpr unsigned kMaxExportName = 4096;         // NBD's own limit on strings
+constexpr unsigned kMaxStatusExtents = 16384;     // extents in one block status reply
+constexpr unsigned kHandshakeSeconds = 10;        // (config) from accept to transmission
+constexpr uint64_t kMaxOptionDrain =
+    1 * MiB;  // a longer option than kMaxOptionLength is refused, up to this one
+constexpr uint64_t kReceiveBuffer = 32 * KiB;  // of a session; small requests share one receive
+constexpr uint64_t kMaxSessionPayload =
+    32 * MiB;                              // in flight or unsent; one largest request, so none is shut out
+constexpr uint64_t kMaxDrain = 64 * MiB;   // payload of a refused write that is read and thrown away
+constexpr unsigned kMaxReadChunks = 256;   // chunks of one read reply; what is left goes as one
+constexpr unsigned kStopGraceSeconds = 2;  // for peers to take their last replies when sessions are closed
+constexpr unsigned kStallSeconds = 10;     // a peer that takes nothing for so long yields to those who wait
 
-// --- control -------------------------------------------------------------------------------------------------------
-constexpr uint64_t kMaxControlFrame = 4 * MiB;      // one request or response
-constexpr unsigned kMaxControlConnections = 256;    //
-constexpr unsigned kMaxControlInFlight = 64;        // requests of one connection being worked on
-constexpr unsigned kMaxOperations = 1000;           // finished operations kept; the oldest are forgotten first
-constexpr unsigned kMaxRunningOperations = 16;      // imports and exports under way at once
-constexpr uint64_t kMaxControlRequest = 64 * KiB;   // one request; the largest sensible one has about 15 KiB
-constexpr uint64_t kMaxListBytes = 256 * KiB;       // resources of one page; a page that would be longer ends early
-constexpr unsigned kMaxPageSize = 1000;             // resources of one page
-constexpr unsigned kDefaultPageSize = 100;          //
-constexpr unsigned kMaxPageToken = 100;             // bytes
-constexpr unsigned kMaxDiffRanges = 8192;           // ranges of one page of a difference, 24 bytes each
-constexpr unsigned kMaxSnapshotsPerCall = 32;       // of the same instant
-constexpr uint64_t kMaxTransactionBytes = 96 * KiB; // resources changed by one call; they must fit one journal batch
-constexpr unsigned kMaxIdempotencyKey = 100;        // bytes; kept as long as the operation
-constexpr unsigned kControlCloseSeconds = 3;        // for clients to take their last answers when the daemon stops
-constexpr unsigned kMaxMeasurements = 4096;         // volumes waiting to have their space counted; more ask again
+// --- control
+// -------------------------------------------------------------------------------------------------------
+constexpr uint64_t kMaxControlFrame = 4 * MiB;     // one request or response
+constexpr unsigned kMaxControlConnections = 256;   //
+constexpr unsigned kMaxControlInFlight = 64;       // requests of one connection being worked on
+constexpr unsigned kMaxOperations = 1000;          // finished operations kept; the oldest are forgotten first
+constexpr unsigned kMaxRunningOperations = 16;     // imports and exports under way at once
+constexpr uint64_t kMaxControlRequest = 64 * KiB;  // one request; the largest sensible one has about 15 KiB
+constexpr uint64_t kMaxListBytes =
+    256 * KiB;                              // resources of one page; a page that would be longer ends early
+constexpr unsigned kMaxPageSize = 1000;     // resources of one page
+constexpr unsigned kDefaultPageSize = 100;  //
+constexpr unsigned kMaxPageToken = 100;     // bytes
+constexpr unsigned kMaxDiffRanges = 8192;   // ranges of one page of a difference, 24 bytes each
+constexpr unsigned kMaxSnapshotsPerCall = 32;  // of the same instant
+constexpr uint64_t kMaxTransactionBytes =
+    96 * KiB;  // resources changed by one call; they must fit one journal batch
+constexpr unsigned kMaxIdempotencyKey = 100;  // bytes; kept as long as the operation
+constexpr unsigned kControlCloseSeconds = 3;  // for clients to take their last answers when the daemon stops
+constexpr unsigned kMaxMeasurements = 4096;   // volumes waiting to have their space counted; more ask again
 
-// --- resources (the rules of the cloud this project follows) -------------------------------------------------------
-constexpr unsigned kMaxNameLength = 63;             //
-constexpr unsigned kMaxDescriptionLength = 256;     // characters, each at most 4 bytes
-constexpr unsigned kMaxLabels = 64;                 //
-constexpr unsigned kMaxLabelLength = 63;            // of a key, of a value
-constexpr unsigned kMaxSourceLength = 4096;         // a path or URI to import from or export to
+// --- resources (the rules of the cloud this project follows)
+// -------------------------------------------------------
+constexpr unsigned kMaxNameLength = 63;          //
+constexpr unsigned kMaxDescriptionLength = 256;  // characters, each at most 4 bytes
+constexpr unsigned kMaxLabels = 64;              //
+constexpr unsigned kMaxLabelLength = 63;         // of a key, of a value
+constexpr unsigned kMaxSourceLength = 4096;      // a path or URI to import from or export to
 
-// --- import --------------------------------------------------------------------------------------------------------
-constexpr unsigned kImportRequests = 16;            // reads in flight on an import source
-constexpr uint64_t kImportRequestSize = 1 * MiB;    // bytes of one of them
-constexpr uint64_t kMaxFormatTable = 64 * MiB;      // a table of a foreign format in memory; 4 TiB need half of it
-constexpr uint64_t kMaxSourceExtents = 16384;       // runs of data and zeros asked of a source or volume at a time
-constexpr uint64_t kImportChildMemory = 1 * GiB;    // of a program that reads a foreign format (RLIMIT_DATA)
-constexpr unsigned kImportChildCpuSeconds = 24 * 3600;  // of the same: 4 TiB of compressed data take a tenth of it
-constexpr unsigned kImportChildFiles = 64;          // descriptors of the same
-constexpr unsigned kImportStallSeconds = 120;       // without any answer of a source, after which it has failed
+// --- import
+// --------------------------------------------------------------------------------------------------------
+constexpr unsigned kImportRequests = 16;          // reads in flight on an import source
+constexpr uint64_t kImportRequestSize = 1 * MiB;  // bytes of one of them
+constexpr uint64_t kMaxFormatTable =
+    64 * MiB;                                  // a table of a foreign format in memory; 4 TiB need half of it
+constexpr uint64_t kMaxSourceExtents = 16384;  // runs of data and zeros asked of a source or volume at a time
+constexpr uint64_t kImportChildMemory = 1 * GiB;  // of a program that reads a foreign format (RLIMIT_DATA)
+constexpr unsigned kImportChildCpuSeconds =
+    24 * 3600;                                 // of the same: 4 TiB of compressed data take a tenth of it
+constexpr unsigned kImportChildFiles = 64;     // descriptors of the same
+constexpr unsigned kImportStallSeconds = 120;  // without any answer of a source, after which it has failed
 
 }  // namespace obraz::limits

@@ -1,4 +1,5 @@
-// Refusal: an error told to a person — composed at the boundary (catalog, image, control), never on the data path.
+// Refusal: an error told to a person — composed at the boundary (catalog, image, control), never on the data
+// path.
 #pragma once
 
 #include <expected>

@@ -28,8 +28,8 @@ enum class ErrorCode : unsigned char {
 
 struct Error {
   ErrorCode code;
-  int os_error = 0;        // an errno value, or 0
-  const char* text = "";   // static storage: what was being done or found, without trailing punctuation
+  int os_error = 0;       // an errno value, or 0
+  const char* text = "";  // static storage: what was being done or found, without trailing punctuation
 
   friend bool operator==(const Error& a, const Error& b) { return a.code == b.code; }
 };
@@ -39,7 +39,9 @@ using Result = std::expected<T, Error>;
 using Status = Result<void>;
 using Failure = std::unexpected<Error>;
 
-[[nodiscard]] inline Failure fail(ErrorCode code, const char* text) { return Failure(Error{code, 0, text}); }
+[[nodiscard]] inline Failure fail(ErrorCode code, const char* text) {
+  return Failure(Error{code, 0, text});
+}
 
 // An error of the operating system; ENOSPC and EDQUOT become no_space, all others io.
 [[nodiscard]] Failure fail_os(int os_error, const char* text);
@@ -51,13 +53,13 @@ std::string describe(const Error& error);
 }  // namespace obraz
 
 // Hands an error on to the caller; the second form is for coroutines.
-#define OBRAZ_TRY(expression)                                            \
-  do {                                                                   \
-    if (auto obraz_try_ = (expression); !obraz_try_) [[unlikely]]        \
-      return ::obraz::Failure(obraz_try_.error());                       \
+#define OBRAZ_TRY(expression)                                     \
+  do {                                                            \
+    if (auto obraz_try_ = (expression); !obraz_try_) [[unlikely]] \
+      return ::obraz::Failure(obraz_try_.error());                \
   } while (false)
-#define OBRAZ_CO_TRY(result)                          \
-  do {                                                \
-    if (!(result)) [[unlikely]]                       \
-      co_return ::obraz::Failure((result).error());   \
+#define OBRAZ_CO_TRY(result)                        \
+  do {                                              \
+    if (!(result)) [[unlikely]]                     \
+      co_return ::obraz::Failure((result).error()); \
   } while (false)

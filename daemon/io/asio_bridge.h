@@ -2,10 +2,10 @@
 //
 //   Result<Volume> v = co_await bridge.call<Result<Volume>>([&store, id]() -> Task<Result<Volume>> { … });
 //
-// The function makes its Task on the reactor's thread; the Task's result comes back to the asking executor. The
-// function object lives until its Task has ended, so a capturing lambda that *returns* a task of a named coroutine
-// is fine; keep coroutine lambdas captureless all the same. Thread: call() from any Asio thread; close() from the
-// reactor's.
+// The function makes its Task on the reactor's thread; the Task's result comes back to the asking executor.
+// The function object lives until its Task has ended, so a capturing lambda that *returns* a task of a named
+// coroutine is fine; keep coroutine lambdas captureless all the same. Thread: call() from any Asio thread;
+// close() from the reactor's.
 #pragma once
 
 #include <boost/asio/any_io_executor.hpp>
@@ -28,7 +28,8 @@ class AsioBridge {
  public:
   explicit AsioBridge(Reactor& reactor) : reactor_(reactor), gate_(reactor) {}
 
-  // T must be movable. After close() has begun, calls still pending run to their end; later ones get `otherwise`.
+  // T must be movable. After close() has begun, calls still pending run to their end; later ones get
+  // `otherwise`.
   template <typename T>
   boost::asio::awaitable<T> call(std::move_only_function<Task<T>()> start, T otherwise) {
     auto executor = co_await boost::asio::this_coro::executor;
@@ -36,7 +37,8 @@ class AsioBridge {
         [this, executor](auto handler, std::move_only_function<Task<T>()> start, T otherwise) {
           auto shared = std::make_shared<decltype(handler)>(std::move(handler));
           std::move_only_function<void(T)> done = [executor, shared](T value) mutable {
-            boost::asio::post(executor, [shared, value = std::move(value)]() mutable { (*shared)(std::move(value)); });
+            boost::asio::post(executor,
+                              [shared, value = std::move(value)]() mutable { (*shared)(std::move(value)); });
           };
           reactor_.post([this, start = std::move(start), otherwise = std::move(otherwise),
                          done = std::move(done)]() mutable {

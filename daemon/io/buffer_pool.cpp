@@ -26,7 +26,8 @@ void Buffer::reset() {
 
 BufferPool::BufferPool(Executor& executor, size_t arena_bytes)
     : executor_(executor), arena_bytes_(round_up(arena_bytes, kMaxBuffer)) {
-  void* memory = ::mmap(nullptr, arena_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* memory = ::mmap(nullptr, arena_bytes_, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   OBRAZ_CHECK(memory != MAP_FAILED);
   arena_ = static_cast<std::byte*>(memory);
   const size_t blocks = arena_bytes_ / kMinBuffer;
@@ -98,7 +99,8 @@ Buffer BufferPool::try_acquire(size_t size) {
 
 void BufferPool::serve_waiters() {
   while (!waiters_.empty()) {
-    // The node is the first member after the pool reference of an Awaiter; its units carry the Awaiter itself.
+    // The node is the first member after the pool reference of an Awaiter; its units carry the Awaiter
+    // itself.
     auto* asker = reinterpret_cast<Awaiter*>(waiters_.front()->units);
     const size_t size = asker->buffer.size_;
     std::byte* data = take(order_of(size));
@@ -109,7 +111,9 @@ void BufferPool::serve_waiters() {
   }
 }
 
-BufferPool::Awaiter BufferPool::acquire(size_t size) { return {*this, {}, Buffer(this, nullptr, size)}; }
+BufferPool::Awaiter BufferPool::acquire(size_t size) {
+  return {*this, {}, Buffer(this, nullptr, size)};
+}
 
 bool BufferPool::Awaiter::await_ready() {
   const size_t size = buffer.size_;

@@ -1,6 +1,6 @@
-// BufferPool: page-aligned payload buffers out of one arena of fixed size (a buddy system of 4 KiB … 32 MiB), which
-// the ring can register as one. All payloads in flight live here: when none is free, the asker waits, in order, and
-// that is the back-pressure.
+// BufferPool: page-aligned payload buffers out of one arena of fixed size (a buddy system of 4 KiB … 32 MiB),
+// which the ring can register as one. All payloads in flight live here: when none is free, the asker waits,
+// in order, and that is the back-pressure.
 //
 // Invariant: a buffer's bytes are whatever they were; nobody relies on zeros. Thread: the executor's.
 #pragma once
@@ -42,7 +42,8 @@ class [[nodiscard]] Buffer {
 
 class BufferPool {
  public:
-  // arena_bytes: rounded up to a multiple of the largest block (kMaxBuffer). Aborts when memory cannot be mapped.
+  // arena_bytes: rounded up to a multiple of the largest block (kMaxBuffer). Aborts when memory cannot be
+  // mapped.
   BufferPool(Executor& executor, size_t arena_bytes);
   BufferPool(const BufferPool&) = delete;
   ~BufferPool();
@@ -79,8 +80,8 @@ class BufferPool {
   std::byte* arena_ = nullptr;
   size_t arena_bytes_ = 0, free_bytes_ = 0;
   std::array<std::vector<uint32_t>, kOrders> free_;  // indices of free blocks, in units of kMinBuffer
-  std::vector<uint8_t> free_order_;                  // by index: order + 1 of the free block that starts there, or 0
-  std::vector<uint32_t> position_;                   // by index: where the block stands in its free_ list
+  std::vector<uint8_t> free_order_;  // by index: order + 1 of the free block that starts there, or 0
+  std::vector<uint32_t> position_;   // by index: where the block stands in its free_ list
   WaitQueue waiters_;
 };
 

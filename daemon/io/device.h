@@ -1,9 +1,9 @@
 // Device: an open `meta` or `data`. The store knows no other I/O; tests own it by implementing it.
 //
-// Contract: offsets, lengths and addresses of buffers are multiples of kBlockSize. A write that completed is visible
-// to later reads and durable only after a flush that began after it completed. Writes in flight together have no
-// order. A call transfers everything or fails; after a failure the range holds old, new or a mix of bytes.
-// Buffers belong to the caller and stay in place until the call ends. Thread: the executor's.
+// Contract: offsets, lengths and addresses of buffers are multiples of kBlockSize. A write that completed is
+// visible to later reads and durable only after a flush that began after it completed. Writes in flight
+// together have no order. A call transfers everything or fails; after a failure the range holds old, new or a
+// mix of bytes. Buffers belong to the caller and stay in place until the call ends. Thread: the executor's.
 #pragma once
 
 #include <cstdint>

@@ -16,7 +16,9 @@ uint64_t Executor::fire_due_timers() {
   return timers_.empty() ? UINT64_MAX : timers_.begin()->first;
 }
 
-Timer::~Timer() { OBRAZ_CHECK(!waiter_); }
+Timer::~Timer() {
+  OBRAZ_CHECK(!waiter_);
+}
 
 void Timer::arm(uint64_t deadline_us, std::coroutine_handle<> waiter) {
   OBRAZ_CHECK(!waiter_);

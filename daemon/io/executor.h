@@ -1,7 +1,8 @@
 // Executor: what a coroutine needs of its loop — a ready queue, a clock, timers. The reactor is one; the
 // simulated loop of the tests is another, which is why the store sees nothing but this.
 //
-// Invariant: enqueue() never resumes; the loop does, later, from its own stack. Thread: one, the executor's own.
+// Invariant: enqueue() never resumes; the loop does, later, from its own stack. Thread: one, the executor's
+// own.
 #pragma once
 
 #include <coroutine>

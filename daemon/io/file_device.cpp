@@ -19,20 +19,27 @@ constexpr uint64_t kMaxTransfer = 16u << 20;  // of one system call; well below 
 
 Failure open_failure(int os_error) {
   switch (os_error) {
-    case ENOENT: return Failure(Error{ErrorCode::not_found, os_error, "cannot open"});
-    case EEXIST: return Failure(Error{ErrorCode::already_exists, os_error, "cannot create"});
-    case EBUSY: return fail(ErrorCode::failed_precondition, "in use by another process");
+    case ENOENT:
+      return Failure(Error{ErrorCode::not_found, os_error, "cannot open"});
+    case EEXIST:
+      return Failure(Error{ErrorCode::already_exists, os_error, "cannot create"});
+    case EBUSY:
+      return fail(ErrorCode::failed_precondition, "in use by another process");
     case EACCES:
-    case EPERM: return Failure(Error{ErrorCode::permission_denied, os_error, "cannot open"});
-    default: return fail_os(os_error, "cannot open");
+    case EPERM:
+      return Failure(Error{ErrorCode::permission_denied, os_error, "cannot open"});
+    default:
+      return fail_os(os_error, "cannot open");
   }
 }
 
 }  // namespace
 
-Result<std::unique_ptr<FileDevice>> FileDevice::open(Reactor& reactor, const std::string& path, const Options& options) {
-  const int flags = (options.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | (options.create ? O_CREAT | O_EXCL : 0);
-  struct stat status{};
+Result<std::unique_ptr<FileDevice>> FileDevice::open(Reactor& reactor, const std::string& path,
+                                                     const Options& options) {
+  const int flags =
+      (options.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | (options.create ? O_CREAT | O_EXCL : 0);
+  struct stat status {};
   const bool block = !options.create && ::stat(path.c_str(), &status) == 0 && S_ISBLK(status.st_mode);
   const int exclusive = block && !options.read_only ? O_EXCL : 0;
   bool direct = options.direct;
@@ -68,7 +75,10 @@ Result<std::unique_ptr<FileDevice>> FileDevice::open(Reactor& reactor, const std
 }
 
 FileDevice::FileDevice(Reactor& reactor, int fd, bool direct, bool block_device, uint64_t size_bytes)
-    : reactor_(reactor), file_(reactor.register_file(fd)), direct_(direct), block_device_(block_device),
+    : reactor_(reactor),
+      file_(reactor.register_file(fd)),
+      direct_(direct),
+      block_device_(block_device),
       size_bytes_(size_bytes) {}
 
 FileDevice::~FileDevice() {
@@ -107,8 +117,8 @@ Task<Status> FileDevice::write(uint64_t offset, ConstBytes from) {
 }
 
 Task<Status> FileDevice::flush() {
-  // Not retried, not even after EINTR: after a failed fsync the kernel may have dropped the error together with the
-  // dirty pages, so a second success would prove nothing.
+  // Not retried, not even after EINTR: after a failed fsync the kernel may have dropped the error together
+  // with the dirty pages, so a second success would prove nothing.
   const int n = co_await reactor_.data_sync(file_);
   if (n < 0)
     co_return fail_os(-n, "flush failed");
@@ -136,7 +146,8 @@ Task<Status> FileDevice::allocate(uint64_t offset, uint64_t length) {
     if (n == -EINTR)
       continue;
     if (n == -EOPNOTSUPP || n == -ENOSYS) {
-      log::warning("device: the file system cannot preallocate; a full file system will show as failed writes");
+      log::warning(
+          "device: the file system cannot preallocate; a full file system will show as failed writes");
       can_allocate_ = false;
     } else if (n < 0) {
       co_return fail_os(-n, "cannot preallocate");

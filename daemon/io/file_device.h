@@ -1,8 +1,9 @@
-// FileDevice: a Device on a regular file or a block device, through a reactor's ring, with O_DIRECT where the file
-// system takes it (the reason is logged where it does not).
+// FileDevice: a Device on a regular file or a block device, through a reactor's ring, with O_DIRECT where the
+// file system takes it (the reason is logged where it does not).
 //
-// Invariants: the descriptor used for I/O itself holds an exclusive lock (flock; O_EXCL on block devices too), so a
-// second daemon is refused until the last I/O of a dead one has drained with its descriptor. Thread: the reactor's.
+// Invariants: the descriptor used for I/O itself holds an exclusive lock (flock; O_EXCL on block devices
+// too), so a second daemon is refused until the last I/O of a dead one has drained with its descriptor.
+// Thread: the reactor's.
 #pragma once
 
 #include <memory>
@@ -16,14 +17,15 @@ namespace obraz {
 class FileDevice final : public Device {
  public:
   struct Options {
-    bool create = false;           // make the file (refused when it exists) …
+    bool create = false;             // make the file (refused when it exists) …
     uint64_t create_size_bytes = 0;  // … with this size, sparse
-    bool read_only = false;        // shares the lock with other readers
+    bool read_only = false;          // shares the lock with other readers
     bool direct = true;
   };
-  // Errors: not_found, already_exists, failed_precondition ("in use by another process"), invalid_argument (neither
-  // a regular file nor a block device), io.
-  static Result<std::unique_ptr<FileDevice>> open(Reactor& reactor, const std::string& path, const Options& options);
+  // Errors: not_found, already_exists, failed_precondition ("in use by another process"), invalid_argument
+  // (neither a regular file nor a block device), io.
+  static Result<std::unique_ptr<FileDevice>> open(Reactor& reactor, const std::string& path,
+                                                  const Options& options);
   ~FileDevice() override;
 
   uint64_t size_bytes() const override { return size_bytes_; }

@@ -1,5 +1,5 @@
-// Coroutine frames from per-thread free lists, one for each multiple of 64 bytes up to 4 KiB; larger ones, of which
-// the data path has none, come from the heap.
+// Coroutine frames from per-thread free lists, one for each multiple of 64 bytes up to 4 KiB; larger ones, of
+// which the data path has none, come from the heap.
 #include <array>
 #include <cstdlib>
 #include <new>
@@ -9,7 +9,8 @@
 namespace obraz {
 namespace {
 
-constexpr size_t kUnit = 64, kClasses = 64, kKeep = 256;  // at most kKeep idle frames of a class: 4 MiB in all
+constexpr size_t kUnit = 64, kClasses = 64,
+                 kKeep = 256;  // at most kKeep idle frames of a class: 4 MiB in all
 
 struct FreeList {
   struct Link {
@@ -28,7 +29,9 @@ struct FreeList {
 };
 thread_local FreeList lists;
 
-size_t class_of(size_t size) { return (size + kUnit - 1) / kUnit; }
+size_t class_of(size_t size) {
+  return (size + kUnit - 1) / kUnit;
+}
 
 }  // namespace
 

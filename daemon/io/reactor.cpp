@@ -49,7 +49,8 @@ void Reactor::post(std::move_only_function<void()> work) {
   }
   if (wake) {
     const uint64_t one = 1;
-    [[maybe_unused]] const auto n = ::write(post_fd_, &one, sizeof one);  // fails only when it is already readable
+    [[maybe_unused]] const auto n =
+        ::write(post_fd_, &one, sizeof one);  // fails only when it is already readable
   }
 }
 
@@ -99,15 +100,23 @@ void Reactor::run() {
   }
 }
 
-void Reactor::register_arena(Bytes arena) { ring_->register_arena(arena); }
-RingFile Reactor::register_file(int fd) { return ring_->register_file(fd); }
-void Reactor::unregister_file(RingFile& file) { ring_->unregister_file(file); }
-std::string Reactor::features() const { return ring_->features(); }
+void Reactor::register_arena(Bytes arena) {
+  ring_->register_arena(arena);
+}
+RingFile Reactor::register_file(int fd) {
+  return ring_->register_file(fd);
+}
+void Reactor::unregister_file(RingFile& file) {
+  ring_->unregister_file(file);
+}
+std::string Reactor::features() const {
+  return ring_->features();
+}
 
 namespace {
 
-RingOperation make(Ring* ring, RingOperation::Kind kind, RingFile file, void* address, uint64_t length, uint64_t offset,
-                   int flags = 0) {
+RingOperation make(Ring* ring, RingOperation::Kind kind, RingFile file, void* address, uint64_t length,
+                   uint64_t offset, int flags = 0) {
   RingOperation operation{};
   operation.kind = kind;
   operation.file = file;
@@ -125,7 +134,8 @@ RingOperation Reactor::read(RingFile file, Bytes into, uint64_t offset) {
   return make(ring_.get(), RingOperation::Kind::read, file, into.data(), into.size(), offset);
 }
 RingOperation Reactor::write(RingFile file, ConstBytes from, uint64_t offset) {
-  return make(ring_.get(), RingOperation::Kind::write, file, const_cast<std::byte*>(from.data()), from.size(), offset);
+  return make(ring_.get(), RingOperation::Kind::write, file, const_cast<std::byte*>(from.data()), from.size(),
+              offset);
 }
 RingOperation Reactor::data_sync(RingFile file) {
   return make(ring_.get(), RingOperation::Kind::data_sync, file, nullptr, 0, 0);

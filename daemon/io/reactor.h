@@ -1,6 +1,6 @@
-// Reactor: one thread, one ring, one ready queue. Loop: run what is ready → submit and wait → collect → repeat.
-// Operations are awaitables that live in the awaiting coroutine's frame and give back what the system call would
-// have: a count, or a negative errno. Completions only enqueue.
+// Reactor: one thread, one ring, one ready queue. Loop: run what is ready → submit and wait → collect →
+// repeat. Operations are awaitables that live in the awaiting coroutine's frame and give back what the system
+// call would have: a count, or a negative errno. Completions only enqueue.
 //
 // Thread: everything but post() and stop() belongs to the thread that calls run().
 #pragma once
@@ -35,10 +35,10 @@ struct RingOperation {
   enum class Kind : uint8_t { read, write, data_sync, allocate, punch, receive, send_message, poll };
   Kind kind;
   RingFile file;
-  void* address = nullptr;   // bytes, or a msghdr
-  uint64_t length = 0;       //
-  uint64_t offset = 0;       //
-  int flags = 0;             // of recv / sendmsg / poll
+  void* address = nullptr;  // bytes, or a msghdr
+  uint64_t length = 0;      //
+  uint64_t offset = 0;      //
+  int flags = 0;            // of recv / sendmsg / poll
   Ring* ring = nullptr;
   std::coroutine_handle<> waiter = nullptr;
   int32_t result = 0;
@@ -59,14 +59,17 @@ class Reactor final : public Executor {
   static Result<std::unique_ptr<Reactor>> create(const ReactorOptions& options = {});
   ~Reactor() override;
 
-  // --- any thread ---------------------------------------------------------------------------------------------------
-  // Runs `work` on the reactor's thread, soon, in the order of posting. Work posted after run() returned never runs
-  // and is destroyed with the reactor.
+  // --- any thread
+  // --------------------------------------------------------------------------------------------------- Runs
+  // `work` on the reactor's thread, soon, in the order of posting. Work posted after run() returned never
+  // runs and is destroyed with the reactor.
   void post(std::move_only_function<void()> work);
-  // Makes run() return when its current turn is over. What is unfinished stays unfinished: stop the users first.
+  // Makes run() return when its current turn is over. What is unfinished stays unfinished: stop the users
+  // first.
   void stop();
 
-  // --- the reactor's thread -----------------------------------------------------------------------------------------
+  // --- the reactor's thread
+  // -----------------------------------------------------------------------------------------
   void run();
   void enqueue(std::coroutine_handle<> ready) override { ready_.push_back(ready); }
   uint64_t now_us() const override;

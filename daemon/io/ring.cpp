@@ -1,8 +1,8 @@
 #include "io/ring.h"
 
 #include <fmt/format.h>
-#include <linux/falloc.h>
 #include <liburing.h>
+#include <linux/falloc.h>
 
 #include <cerrno>
 #include <vector>
@@ -77,19 +77,23 @@ void Ring::Implementation::prepare(io_uring_sqe* sqe, RingOperation& op) {
 
 Ring::Ring(std::unique_ptr<Implementation> implementation) : implementation_(std::move(implementation)) {}
 
-Ring::~Ring() { io_uring_queue_exit(&implementation_->ring); }
+Ring::~Ring() {
+  io_uring_queue_exit(&implementation_->ring);
+}
 
 Result<std::unique_ptr<Ring>> Ring::create(const ReactorOptions& options) {
   auto made = std::make_unique<Implementation>();
   made->options = options;
   // From the best to the plainest set of flags: older kernels, and some containers, refuse the better ones.
-  const unsigned attempts[] = {IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN, IORING_SETUP_COOP_TASKRUN, 0};
+  const unsigned attempts[] = {IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
+                               IORING_SETUP_COOP_TASKRUN, 0};
   int error = -EINVAL;
   for (unsigned flags : attempts) {
     if ((flags & IORING_SETUP_DEFER_TASKRUN) && !options.deferred_task_run)
       continue;
     io_uring_params params{};
-    // Twice the default completion queue: every socket may complete in the same turn as every device operation.
+    // Twice the default completion queue: every socket may complete in the same turn as every device
+    // operation.
     params.flags = flags | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP;
     params.cq_entries = options.entries * 4;
     error = io_uring_queue_init_params(options.entries, &made->ring, &params);
@@ -117,7 +121,8 @@ Result<std::unique_ptr<Ring>> Ring::create(const ReactorOptions& options) {
 void Ring::submit(RingOperation& operation) {
   io_uring* ring = &implementation_->ring;
   io_uring_sqe* sqe = io_uring_get_sqe(ring);
-  while (!sqe) {  // full: hand over what is there; EBUSY means completions must be collected first, which submit does
+  while (!sqe) {  // full: hand over what is there; EBUSY means completions must be collected first, which
+                  // submit does
     const int submitted = io_uring_submit(ring);
     OBRAZ_CHECK(submitted >= 0 || submitted == -EINTR || submitted == -EAGAIN || submitted == -EBUSY);
     sqe = io_uring_get_sqe(ring);
@@ -168,7 +173,8 @@ void Ring::register_arena(Bytes arena) {
   if (result == 0)
     implementation_->arena = arena;
   else
-    log::info("ring: payload buffers stay unregistered ({}; RLIMIT_MEMLOCK?)", describe(fail_os(-result, "").error()));
+    log::info("ring: payload buffers stay unregistered ({}; RLIMIT_MEMLOCK?)",
+              describe(fail_os(-result, "").error()));
 }
 
 RingFile Ring::register_file(int fd) {

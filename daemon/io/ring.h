@@ -1,8 +1,8 @@
-// Ring: the io_uring of one thread. ring.cpp is the only file that includes liburing; every kernel feature it asks
-// for beyond Linux 6.1's has a fallback, and features() says what was granted.
+// Ring: the io_uring of one thread. ring.cpp is the only file that includes liburing; every kernel feature it
+// asks for beyond Linux 6.1's has a fallback, and features() says what was granted.
 //
-// Invariant: an operation stays in place from submit() until collect() has handed it back. Thread: the one that made
-// the ring (single issuer).
+// Invariant: an operation stays in place from submit() until collect() has handed it back. Thread: the one
+// that made the ring (single issuer).
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,8 @@ class Ring {
   static Result<std::unique_ptr<Ring>> create(const ReactorOptions& options);
   ~Ring();
 
-  // Queues the operation; the kernel sees it at the next submit_and_wait(), or earlier when the queue is full.
+  // Queues the operation; the kernel sees it at the next submit_and_wait(), or earlier when the queue is
+  // full.
   void submit(RingOperation& operation);
   // Submits what is queued; waits for at least one completion when `wait` is set, at most `timeout_us`
   // (UINT64_MAX: without end). Failed or interrupted waits just return.

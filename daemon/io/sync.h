@@ -1,8 +1,8 @@
 // Waiting among coroutines of one executor: WaitQueue, Event, Semaphore, Mutex, Gate.
 //
-// Invariants: waiters are served in the order in which they came; a wake-up enqueues and never resumes in place; a
-// primitive is destroyed only when nobody waits on it. Thread: the executor's. Nodes live in the waiters' frames, so
-// nothing here allocates.
+// Invariants: waiters are served in the order in which they came; a wake-up enqueues and never resumes in
+// place; a primitive is destroyed only when nobody waits on it. Thread: the executor's. Nodes live in the
+// waiters' frames, so nothing here allocates.
 #pragma once
 
 #include <coroutine>
@@ -133,14 +133,15 @@ class Mutex {
   Semaphore semaphore_;
 };
 
-// Counts what is running; close() refuses newcomers and waits until the last has left. Nothing is ever detached:
-// background work is spawned into somebody's gate.
+// Counts what is running; close() refuses newcomers and waits until the last has left. Nothing is ever
+// detached: background work is spawned into somebody's gate.
 class Gate {
  public:
   explicit Gate(Executor& executor) : changed_(executor) {}
   ~Gate() { OBRAZ_CHECK(count_ == 0); }
 
-  // Starts the task now, up to its first suspension. False, and the task never starts, when the gate is closed.
+  // Starts the task now, up to its first suspension. False, and the task never starts, when the gate is
+  // closed.
   bool spawn(Task<void> task);
   // For work that is not a task of its own: enter() false means closed; leave() for each successful enter().
   bool enter() {

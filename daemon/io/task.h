@@ -1,11 +1,12 @@
-// Task<T>: a coroutine that starts when it is awaited, is owned by whoever holds the Task, and is awaited once.
+// Task<T>: a coroutine that starts when it is awaited, is owned by whoever holds the Task, and is awaited
+// once.
 //
-// Invariants: a Task that was never awaited destroys its unstarted frame; awaiting a Task resumes the awaiting
-// coroutine exactly once, when the task's frame has reached its end. A task that finishes without suspending does
-// not suspend its caller, so a loop of such awaits uses no stack, with or without tail calls (sanitizers and -O0
-// have none). Exceptions do not cross a task: ours throw none, and one that escapes is a bug.
-// Thread: a task runs on the thread that resumes it, which is its executor's. Frames come from a free list of that
-// thread, so a request allocates nothing in steady state.
+// Invariants: a Task that was never awaited destroys its unstarted frame; awaiting a Task resumes the
+// awaiting coroutine exactly once, when the task's frame has reached its end. A task that finishes without
+// suspending does not suspend its caller, so a loop of such awaits uses no stack, with or without tail calls
+// (sanitizers and -O0 have none). Exceptions do not cross a task: ours throw none, and one that escapes is a
+// bug. Thread: a task runs on the thread that resumes it, which is its executor's. Frames come from a free
+// list of that thread, so a request allocates nothing in steady state.
 #pragma once
 
 #include <coroutine>
@@ -85,7 +86,8 @@ class [[nodiscard]] Task {
     std::coroutine_handle<promise_type> handle;
     bool await_ready() noexcept { return false; }
     bool await_suspend(std::coroutine_handle<> caller) {
-      // The continuation is set only after the first suspension: until then the end of the task just returns here.
+      // The continuation is set only after the first suspension: until then the end of the task just returns
+      // here.
       handle.resume();
       if (handle.done())
         return false;

@@ -21,7 +21,8 @@ struct Checker {
   }
 };
 
-// Counts what the subtree names; its own page has been counted by the caller. A node is walked once however many name it.
+// Counts what the subtree names; its own page has been counted by the caller. A node is walked once however
+// many name it.
 Task<void> walk(Checker* c, disk::PageRef ref, unsigned level, VolumeId volume) {
   State& state = c->core->state;
   AlignedBytes slots(disk::kPageSize);
@@ -77,7 +78,8 @@ Task<void> check_counts(Checker* c) {
   for (uint64_t cluster = 1; cluster < c->clusters.size(); ++cluster) {
     const uint32_t counted = state.cluster_count({cluster});
     if (counted != c->clusters[cluster])
-      c->problem(fmt::format("cluster {}: count {}, but {} references", cluster, counted, c->clusters[cluster]));
+      c->problem(
+          fmt::format("cluster {}: count {}, but {} references", cluster, counted, c->clusters[cluster]));
     if (c->clusters[cluster] > 0) {
       ++c->report.clusters;
       if (state.clusters().is_free(cluster))

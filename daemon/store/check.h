@@ -1,5 +1,5 @@
-// The checker: does what recovery does, in memory and without writing, then walks every tree and compares all counts
-// with what it found (docs/disk-format.md, section 10). Thread: the executor's.
+// The checker: does what recovery does, in memory and without writing, then walks every tree and compares all
+// counts with what it found (docs/disk-format.md, section 10). Thread: the executor's.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +14,8 @@
 namespace obraz {
 
 struct CheckOptions {
-  bool read_data = false;          // read every referenced cluster too, to find unreadable ones
-  uint64_t max_problems = 1000;    // listed; the rest is only counted
+  bool read_data = false;        // read every referenced cluster too, to find unreadable ones
+  uint64_t max_problems = 1000;  // listed; the rest is only counted
 };
 
 struct CheckReport {
@@ -26,7 +26,9 @@ struct CheckReport {
   bool clean() const { return problem_count == 0; }
 };
 
-// Errors only when there is nothing to check: not a store, both superblocks damaged, a device that cannot be read.
-Task<Result<CheckReport>> check_store(Executor& executor, Device& meta, Device& data, CheckOptions options = {});
+// Errors only when there is nothing to check: not a store, both superblocks damaged, a device that cannot be
+// read.
+Task<Result<CheckReport>> check_store(Executor& executor, Device& meta, Device& data,
+                                      CheckOptions options = {});
 
 }  // namespace obraz

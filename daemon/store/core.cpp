@@ -9,11 +9,28 @@ namespace obraz {
 using disk::kPageSize;
 
 StoreCore::StoreCore(Executor& e, Device& m, Device& d, const StoreOptions& o, const disk::Superblock& s)
-    : executor(e), meta(m), data(d), options(o), superblock(s),
+    : executor(e),
+      meta(m),
+      data(d),
+      options(o),
+      superblock(s),
       state(e, m, s, o.node_cache_bytes / kPageSize, std::max<uint64_t>(1, o.slab_bytes / kClusterSize)),
-      journal(m, s), io(e), operations(e), commit_event_(e), staged_event_(e), checkpoint_event_(e), room_event_(e),
-      space_event_(e), reclaim_event_(e), commit_done_{Event(e), Event(e)}, checkpoint_mutex_(e), page_growth_(e),
-      cluster_growth_(e), commit_timer_(e), reclaim_timer_(e), background_(e) {}
+      journal(m, s),
+      io(e),
+      operations(e),
+      commit_event_(e),
+      staged_event_(e),
+      checkpoint_event_(e),
+      room_event_(e),
+      space_event_(e),
+      reclaim_event_(e),
+      commit_done_{Event(e), Event(e)},
+      checkpoint_mutex_(e),
+      page_growth_(e),
+      cluster_growth_(e),
+      commit_timer_(e),
+      reclaim_timer_(e),
+      background_(e) {}
 
 Status StoreCore::check_usable() const {
   if (!failure.empty())
@@ -21,24 +38,26 @@ Status StoreCore::check_usable() const {
   return {};
 }
 
-// Never retried: after a failed flush nobody knows what is on the device (the kernel may have dropped the error along
-// with the pages), so the only honest states are "as of the last success" and "not acknowledged".
+// Never retried: after a failed flush nobody knows what is on the device (the kernel may have dropped the
+// error along with the pages), so the only honest states are "as of the last success" and "not acknowledged".
 void StoreCore::fail(const char* what, const Error& error) {
   if (!failure.empty())
     return;
   failure = std::string(what) + ": " + describe(error);
   log::error("store: read-only from now on: {}", failure);
-  for (Event* event : {&commit_event_, &staged_event_, &checkpoint_event_, &room_event_, &space_event_, &reclaim_event_,
-                       &commit_done_[0], &commit_done_[1]})
+  for (Event* event : {&commit_event_, &staged_event_, &checkpoint_event_, &room_event_, &space_event_,
+                       &reclaim_event_, &commit_done_[0], &commit_done_[1]})
     event->notify_all();
 }
 
-// --- drop rule -------------------------------------------------------------------------------------------------------
+// --- drop rule
+// -------------------------------------------------------------------------------------------------------
 
 // Drops are in the order of their records and of their marks, so the first that must wait holds up the rest.
 void StoreCore::settle() {
   bool released = false;
-  while (!drops_.empty() && drops_.front().record <= durable_records_ && drops_.front().io_mark <= io.oldest()) {
+  while (!drops_.empty() && drops_.front().record <= durable_records_ &&
+         drops_.front().io_mark <= io.oldest()) {
     state.release(drops_.front().drop);
     drops_.pop_front();
     released = true;
@@ -69,7 +88,8 @@ void StoreCore::stage(std::span<const disk::Record> records) {
     want_checkpoint();
 }
 
-// --- commit ----------------------------------------------------------------------------------------------------------
+// --- commit
+// ----------------------------------------------------------------------------------------------------------
 
 void StoreCore::want_commit() {
   commit_wanted_ = true;
@@ -145,7 +165,8 @@ Task<void> StoreCore::ticker() {
   }
 }
 
-// --- checkpoint ------------------------------------------------------------------------------------------------------
+// --- checkpoint
+// ------------------------------------------------------------------------------------------------------
 
 void StoreCore::want_checkpoint() {
   checkpoint_wanted_ = true;
@@ -224,7 +245,8 @@ Task<Status> StoreCore::write_checkpoint(Frozen& frozen) {
     Gate gate(executor);
     while (at < pages.size() && runs.size() < kRuns) {
       size_t count = 1;
-      while (count < kRunPages && at + count < pages.size() && pages[at + count].first == pages[at].first + count)
+      while (count < kRunPages && at + count < pages.size() &&
+             pages[at + count].first == pages[at].first + count)
         ++count;
       runs.emplace_back(count * kPageSize);
       for (size_t i = 0; i < count; ++i)
@@ -251,7 +273,8 @@ Task<Status> StoreCore::write_checkpoint(Frozen& frozen) {
   co_return co_await meta.write(second.value * kPageSize, page.bytes());  // 6
 }
 
-// --- reclaimer -------------------------------------------------------------------------------------------------------
+// --- reclaimer
+// -------------------------------------------------------------------------------------------------------
 
 Task<void> StoreCore::reclaim_loop() {
   while (!stopping_) {
@@ -302,7 +325,8 @@ Task<void> StoreCore::give_back_slabs() {
   }
 }
 
-// --- admission -------------------------------------------------------------------------------------------------------
+// --- admission
+// -------------------------------------------------------------------------------------------------------
 
 void StoreCore::Admission::release() {
   if (!core_)
@@ -345,8 +369,9 @@ Task<Status> StoreCore::admit(uint64_t record_bytes, uint64_t pages, Admission& 
       }
       if (++waits > 3)
         co_return obraz::fail(ErrorCode::no_space, "the metadata device is full");
-    } else if (pages > 0 && state.cache().dirty_count() + state.cache().frozen_count() + reserved_pages_ + pages >
-                                std::max<uint64_t>(2 * options.dirty_nodes, 64)) {
+    } else if (pages > 0 &&
+               state.cache().dirty_count() + state.cache().frozen_count() + reserved_pages_ + pages >
+                   std::max<uint64_t>(2 * options.dirty_nodes, 64)) {
       // too many nodes pinned: a checkpoint first
     } else if (journal.try_reserve(cost)) {
       admission.core_ = this;
@@ -360,7 +385,8 @@ Task<Status> StoreCore::admit(uint64_t record_bytes, uint64_t pages, Admission& 
   }
 }
 
-Task<Status> StoreCore::allocate_clusters(uint64_t count, uint64_t hint, std::vector<PhysicalCluster>& clusters) {
+Task<Status> StoreCore::allocate_clusters(uint64_t count, uint64_t hint,
+                                          std::vector<PhysicalCluster>& clusters) {
   Status full;
   while (clusters.size() < count) {
     const Space::Run run = state.clusters().allocate(count - clusters.size(), hint);
@@ -392,7 +418,8 @@ void StoreCore::give_back(PhysicalCluster cluster) {
   space_event_.notify_all();
 }
 
-// --- transactions ----------------------------------------------------------------------------------------------------
+// --- transactions
+// ----------------------------------------------------------------------------------------------------
 
 Task<Status> StoreCore::commit(Transaction transaction) {
   if (!operations.enter())
@@ -404,7 +431,8 @@ Task<Status> StoreCore::commit(Transaction transaction) {
   std::vector<disk::Record> records;
   uint64_t bytes = 0, pages = 0;
   for (Change& change : transaction) {
-    pages += std::holds_alternative<CloneVolume>(change) || std::holds_alternative<ResizeVolume>(change) ? 3 : 0;
+    pages +=
+        std::holds_alternative<CloneVolume>(change) || std::holds_alternative<ResizeVolume>(change) ? 3 : 0;
     std::visit([&](auto& c) { records.emplace_back(std::move(c)); }, change);
     if (const auto* put = std::get_if<PutResource>(&records.back());
         put && (put->key.size() > disk::kMaxKeySize || put->value.size() > limits::kMaxResourceSize))
@@ -414,7 +442,8 @@ Task<Status> StoreCore::commit(Transaction transaction) {
   if (records.empty())
     co_return Status();
   if (bytes + disk::BatchHeader::kSize > limits::kMaxBatchSize)
-    co_return obraz::fail(ErrorCode::resource_exhausted, "the transaction is too large for one journal batch");
+    co_return obraz::fail(ErrorCode::resource_exhausted,
+                          "the transaction is too large for one journal batch");
   Admission admission;
   Status status = co_await admit(bytes, pages, admission);
   OBRAZ_CO_TRY(status);
@@ -470,7 +499,8 @@ Status StoreCore::check_transaction(std::span<const disk::Record> records) const
       if (volume.exists || !r->id)
         return obraz::fail(ErrorCode::already_exists, "the volume exists");
       if (!valid_size(r->size_bytes) || r->size_bytes < source.size_bytes)
-        return obraz::fail(ErrorCode::invalid_argument, "volume size beyond the limits or below the source's");
+        return obraz::fail(ErrorCode::invalid_argument,
+                           "volume size beyond the limits or below the source's");
       volume = {true, r->kind, r->size_bytes};
       ++added;
     } else if (const auto* r = std::get_if<DeleteVolume>(&record)) {
@@ -483,7 +513,8 @@ Status StoreCore::check_transaction(std::span<const disk::Record> records) const
       if (!source.exists || !volume.exists)
         return obraz::fail(ErrorCode::not_found, kNoVolume);
       if (volume.kind != VolumeKind::disk || source.kind != VolumeKind::frozen)
-        return obraz::fail(ErrorCode::failed_precondition, "only a disk can be reverted, and only to a frozen volume");
+        return obraz::fail(ErrorCode::failed_precondition,
+                           "only a disk can be reverted, and only to a frozen volume");
       volume.size_bytes = source.size_bytes;
     } else if (const auto* r = std::get_if<ResizeVolume>(&record)) {
       Shadow& volume = look(r->id);

@@ -1,10 +1,10 @@
-// StoreCore: the store's moving parts around State and Journal — commits, checkpoints, the drop rule, admission, growth,
-// the reclaimer, recovery — and the data path of volumes (data_path.cpp).
+// StoreCore: the store's moving parts around State and Journal — commits, checkpoints, the drop rule,
+// admission, growth, the reclaimer, recovery — and the data path of volumes (data_path.cpp).
 //
-// Invariants: whoever will stage a record holds an Admission (journal room, pages, place among the dirty nodes) first and
-// takes it while it is in nobody's way: not registered in `io`, so that no drop waits for it. A failed flush, journal or
-// checkpoint write fails the store for good: read-only, nothing acknowledged. What a crash leaves behind:
-// docs/disk-format.md, sections 7 and 8, step by step. Thread: the executor's.
+// Invariants: whoever will stage a record holds an Admission (journal room, pages, place among the dirty
+// nodes) first and takes it while it is in nobody's way: not registered in `io`, so that no drop waits for
+// it. A failed flush, journal or checkpoint write fails the store for good: read-only, nothing acknowledged.
+// What a crash leaves behind: docs/disk-format.md, sections 7 and 8, step by step. Thread: the executor's.
 #pragma once
 
 #include <deque>
@@ -24,26 +24,32 @@ namespace obraz {
 
 class StoreCore {
  public:
-  StoreCore(Executor& executor, Device& meta, Device& data, const StoreOptions& options, const disk::Superblock& superblock);
+  StoreCore(Executor& executor, Device& meta, Device& data, const StoreOptions& options,
+            const disk::Superblock& superblock);
   StoreCore(const StoreCore&) = delete;
 
-  // --- opening and closing (recovery.cpp) -----------------------------------------------------------------------------
-  // Superblock, label, tables, replay: everything of recovery that writes nothing. The checker stops here.
-  static Task<Result<std::unique_ptr<StoreCore>>> load(Executor& executor, Device& meta, Device& data, StoreOptions options);
+  // --- opening and closing (recovery.cpp)
+  // ----------------------------------------------------------------------------- Superblock, label, tables,
+  // replay: everything of recovery that writes nothing. The checker stops here.
+  static Task<Result<std::unique_ptr<StoreCore>>> load(Executor& executor, Device& meta, Device& data,
+                                                       StoreOptions options);
   // The checkpoint that begins a run; then the background work starts.
   Task<Status> start();
   Task<Status> close();
   Task<void> abandon();
 
-  // --- commits ----------------------------------------------------------------------------------------------------------
-  // Waits for a commit sealed after this call. Everything staged, and every data write completed, before it is durable then.
+  // --- commits
+  // ----------------------------------------------------------------------------------------------------------
+  // Waits for a commit sealed after this call. Everything staged, and every data write completed, before it
+  // is durable then.
   Task<Status> join_commit();
   // Applies the records and puts them into one batch. Synchronous; admitted, admissible and loaded before.
   void stage(std::span<const disk::Record> records);
   Task<Status> run_checkpoint(bool clean);
   Task<Status> commit(Transaction transaction);
 
-  // --- admission --------------------------------------------------------------------------------------------------------
+  // --- admission
+  // --------------------------------------------------------------------------------------------------------
   class Admission {
    public:
     Admission() = default;
@@ -57,21 +63,24 @@ class StoreCore {
     StoreCore* core_ = nullptr;
     uint64_t cost_ = 0, pages_ = 0;
   };
-  // record_bytes: of what will be staged together; pages: node pages that may be made. May wait for a checkpoint.
-  // Errors: no_space (of metadata), read_only (failed store).
+  // record_bytes: of what will be staged together; pages: node pages that may be made. May wait for a
+  // checkpoint. Errors: no_space (of metadata), read_only (failed store).
   Task<Status> admit(uint64_t record_bytes, uint64_t pages, Admission& admission);
-  // Adds free clusters to `clusters` until it has `count`; may wait for growth or for the reclaimer. no_space.
+  // Adds free clusters to `clusters` until it has `count`; may wait for growth or for the reclaimer.
+  // no_space.
   Task<Status> allocate_clusters(uint64_t count, uint64_t hint, std::vector<PhysicalCluster>& clusters);
   void give_back(PhysicalCluster cluster);
 
-  // --- data path (data_path.cpp) ----------------------------------------------------------------------------------------
+  // --- data path (data_path.cpp)
+  // ----------------------------------------------------------------------------------------
   using VolumePtr = std::shared_ptr<VolumeState>;
   Task<Status> read(VolumePtr volume, uint64_t offset, Bytes into, std::vector<Extent>* extents);
   Task<Status> write(VolumePtr volume, uint64_t offset, ConstBytes from, bool fua);
   Task<Status> zero(VolumePtr volume, uint64_t offset, uint64_t length, bool keep_allocated, bool fua);
   Task<Status> discard(VolumePtr volume, uint64_t offset, uint64_t length, bool fua);
   Task<Status> cache(VolumePtr volume, uint64_t offset, uint64_t length);
-  Task<Status> block_status(VolumePtr volume, uint64_t offset, uint64_t length, size_t max_extents, std::vector<Extent>& out);
+  Task<Status> block_status(VolumePtr volume, uint64_t offset, uint64_t length, size_t max_extents,
+                            std::vector<Extent>& out);
   // The leaf for a cluster, loaded if need be. The view is good until the next co_await of the caller.
   Task<Result<LeafView>> leaf(VolumePtr volume, VirtualCluster cluster);
   // Loads what is missing; a damaged node marks the volume.
@@ -91,8 +100,8 @@ class StoreCore {
   disk::Superblock superblock;  // of the last durable checkpoint
   State state;
   Journal journal;
-  IoTracker io;       // device requests of all volumes
-  Gate operations;    // requests and transactions under way
+  IoTracker io;     // device requests of all volumes
+  Gate operations;  // requests and transactions under way
   StoreStats counters;
   std::string failure;  // why the store is read-only; empty when it is not
   uint64_t damaged_events = 0;
@@ -146,12 +155,14 @@ class StoreCore {
     LeafView leaf;
     std::optional<unsigned> drop_level;  // a whole node of this level can go
   };
-  Task<Result<SubtreeView>> leaf_or_subtree(VolumePtr volume, VirtualCluster cluster, uint64_t block, uint64_t reach);
+  Task<Result<SubtreeView>> leaf_or_subtree(VolumePtr volume, VirtualCluster cluster, uint64_t block,
+                                            uint64_t reach);
   Task<Status> deallocate(VolumePtr volume, uint64_t first_block, uint64_t end_block);
 
   std::deque<PendingDrop> drops_;
   uint64_t records_ = 0, durable_records_ = 0, sealed_ = 0, reserved_pages_ = 0;
-  bool commit_wanted_ = false, checkpoint_wanted_ = false, freeze_wanted_ = false, stopping_ = false, clean_ = false;
+  bool commit_wanted_ = false, checkpoint_wanted_ = false, freeze_wanted_ = false, stopping_ = false,
+       clean_ = false;
   std::unique_ptr<Frozen> frozen_;
   Event commit_event_, staged_event_, checkpoint_event_, room_event_, space_event_, reclaim_event_;
   std::array<Event, 2> commit_done_;  // by parity of the commit's number: one runs, the next gathers

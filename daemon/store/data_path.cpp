@@ -1,5 +1,6 @@
-// Reads, writes, zeros and trims of volumes. A write is done in windows; each goes: order (RangeLock), admission, plan
-// (what every cluster's slot says now), space, device I/O, record. Only the last step changes state.
+// Reads, writes, zeros and trims of volumes. A write is done in windows; each goes: order (RangeLock),
+// admission, plan (what every cluster's slot says now), space, device I/O, record. Only the last step changes
+// state.
 #include <algorithm>
 #include <cstring>
 
@@ -53,7 +54,8 @@ Task<Result<LeafView>> StoreCore::leaf(VolumePtr volume, VirtualCluster cluster)
   }
 }
 
-// --- device I/O ------------------------------------------------------------------------------------------------------
+// --- device I/O
+// ------------------------------------------------------------------------------------------------------
 
 Task<void> StoreCore::transfer_one(const Segment* segment, Status* status) {
   Status done;
@@ -73,7 +75,8 @@ Task<Status> StoreCore::transfer(std::vector<Segment> segments) {
   for (size_t i = 1; i < segments.size(); ++i) {
     Segment& last = segments[kept];
     const Segment& next = segments[i];
-    if (last.device_offset + last.bytes.size() == next.device_offset && last.bytes.data() + last.bytes.size() == next.bytes.data())
+    if (last.device_offset + last.bytes.size() == next.device_offset &&
+        last.bytes.data() + last.bytes.size() == next.bytes.data())
       last.bytes = Bytes(last.bytes.data(), last.bytes.size() + next.bytes.size());
     else
       segments[++kept] = next;
@@ -96,7 +99,8 @@ Task<Status> StoreCore::transfer(std::vector<Segment> segments) {
   co_return status;
 }
 
-// --- reading ---------------------------------------------------------------------------------------------------------
+// --- reading
+// ---------------------------------------------------------------------------------------------------------
 
 Task<Status> StoreCore::read(VolumePtr volume, uint64_t offset, Bytes into, std::vector<Extent>* extents) {
   Status status = check_range(*volume, offset, into.size());
@@ -139,7 +143,7 @@ Task<Status> StoreCore::read(VolumePtr volume, uint64_t offset, Bytes into, std:
       const Bytes bytes = target.subspan(at - begin, run - at);
       if (place)
         segments.push_back({place.value * kClusterSize + at % kClusterSize, bytes, false});
-      else if (!extents || !direct)
+      else if (!extents)
         std::ranges::fill(bytes, std::byte{0});
       if (extents) {
         const uint64_t first = std::max(at, offset), last = std::min(run, offset + into.size());
@@ -151,8 +155,16 @@ Task<Status> StoreCore::read(VolumePtr volume, uint64_t offset, Bytes into, std:
   status = co_await transfer(std::move(segments));
   end_io(entry);
   OBRAZ_CO_TRY(status);
-  if (!direct)
+  if (direct)
+    co_return status;
+  if (!extents) {
     std::copy_n(target.data() + (offset - begin), into.size(), into.data());
+    co_return status;
+  }
+  for (const Extent& extent : *extents)
+    if (!extent.zero)
+      std::copy_n(target.data() + (extent.offset - begin), extent.length,
+                  into.data() + (extent.offset - offset));
   co_return status;
 }
 
@@ -204,7 +216,8 @@ Task<Status> StoreCore::block_status(VolumePtr volume, uint64_t offset, uint64_t
   co_return Status();
 }
 
-// --- writing ---------------------------------------------------------------------------------------------------------
+// --- writing
+// ---------------------------------------------------------------------------------------------------------
 
 struct StoreCore::Window {
   struct Piece {
@@ -240,7 +253,8 @@ Task<Status> StoreCore::write(VolumePtr volume, uint64_t offset, ConstBytes from
   OBRAZ_CO_TRY(status);
   while (!from.empty()) {
     // Windows end at multiples of their size, so that a leaf is rarely cut.
-    const uint64_t length = std::min<uint64_t>(from.size(), limits::kWindowSize - offset % limits::kWindowSize);
+    const uint64_t length =
+        std::min<uint64_t>(from.size(), limits::kWindowSize - offset % limits::kWindowSize);
     status = co_await write_window(volume, offset, from.first(length));
     OBRAZ_CO_TRY(status);
     offset += length;
@@ -251,8 +265,8 @@ Task<Status> StoreCore::write(VolumePtr volume, uint64_t offset, ConstBytes from
   co_return status;
 }
 
-// What every cluster of the window is at this instant, and so how it is written. Nothing has changed between the last
-// look and the return.
+// What every cluster of the window is at this instant, and so how it is written. Nothing has changed between
+// the last look and the return.
 Task<Status> StoreCore::plan(Window& w) {
   for (;;) {
     w.pieces.clear();
@@ -349,17 +363,28 @@ Task<Status> StoreCore::write_window(VolumePtr volume, uint64_t offset, ConstByt
     status = check_usable();
   }
   if (status) {
-    // From here to the record the request counts as in flight: for the drop rule, and for snapshots of the disk.
+    // From here to the record the request counts as in flight: for the drop rule, and for snapshots of the
+    // disk.
     entry.begin(io);
     volume_entry.begin(volume->writes);
     w.generation = volume->generation;
     for (const auto& piece : w.pieces) {
       switch (piece.kind) {
-        case WriteKind::in_place: ++counters.writes_in_place; break;
-        case WriteKind::first: ++counters.writes_first; break;
-        case WriteKind::allocate: ++counters.writes_allocating; break;
-        case WriteKind::to_base: ++counters.writes_to_base; break;
-        case WriteKind::copy: ++counters.writes_copying; break;
+        case WriteKind::in_place:
+          ++counters.writes_in_place;
+          break;
+        case WriteKind::first:
+          ++counters.writes_first;
+          break;
+        case WriteKind::allocate:
+          ++counters.writes_allocating;
+          break;
+        case WriteKind::to_base:
+          ++counters.writes_to_base;
+          break;
+        case WriteKind::copy:
+          ++counters.writes_copying;
+          break;
       }
     }
     status = co_await copy_own(w);
@@ -379,7 +404,8 @@ Task<Status> StoreCore::write_window(VolumePtr volume, uint64_t offset, ConstByt
 Task<Status> StoreCore::copy_own(Window& w) {
   for (size_t i = 0; i < w.pieces.size(); ++i) {
     const Window::Piece piece = w.pieces[i];
-    const uint16_t mask = piece.kind == WriteKind::copy ? blocks_to_copy(piece.slot, piece.mask) : uint16_t(0);
+    const uint16_t mask =
+        piece.kind == WriteKind::copy ? blocks_to_copy(piece.slot, piece.mask) : uint16_t(0);
     if (mask == 0)
       continue;
     AlignedBytes buffer(kClusterSize);
@@ -406,8 +432,8 @@ Task<Status> StoreCore::read_block(const Slot& slot, unsigned block, Bytes into)
   co_return co_await data.read(place.value * kClusterSize + block * kBlockSize, into);
 }
 
-// The payload to its targets. Partial blocks at the ends are filled up with what the block holds now; the rest goes from
-// where it is, when that is aligned like the disk.
+// The payload to its targets. Partial blocks at the ends are filled up with what the block holds now; the
+// rest goes from where it is, when that is aligned like the disk.
 Task<Status> StoreCore::move_data(Window& w) {
   const uint64_t end = w.offset + w.from.size();
   AlignedBytes ends[2], all;
@@ -430,16 +456,18 @@ Task<Status> StoreCore::move_data(Window& w) {
         OBRAZ_CHECK(used_ends < 2);
         AlignedBytes& bounce = ends[used_ends++];
         bounce = AlignedBytes(kBlockSize);
-        const Status status = co_await read_block(piece.slot, unsigned((at - cluster_start) / kBlockSize), bounce.bytes());
+        const Status status =
+            co_await read_block(piece.slot, unsigned((at - cluster_start) / kBlockSize), bounce.bytes());
         OBRAZ_CO_TRY(status);
-        std::copy_n(w.from.data() + (at - w.offset), block_end - at, bounce.bytes().data() + (at - block_start));
+        std::copy_n(w.from.data() + (at - w.offset), block_end - at,
+                    bounce.bytes().data() + (at - block_start));
         segments.push_back({device, bounce.bytes(), true});
         at = block_end;
         continue;
       }
       const uint64_t whole_end = round_down(piece_end, kBlockSize);
-      const std::byte* memory =
-          congruent ? w.from.data() + (at - w.offset) : all.bytes().data() + (at - round_down(w.offset, kBlockSize));
+      const std::byte* memory = congruent ? w.from.data() + (at - w.offset)
+                                          : all.bytes().data() + (at - round_down(w.offset, kBlockSize));
       // The device only reads from it.
       segments.push_back({device, Bytes(const_cast<std::byte*>(memory), whole_end - at), true});
       at = whole_end;
@@ -448,13 +476,14 @@ Task<Status> StoreCore::move_data(Window& w) {
   co_return co_await transfer(std::move(segments));
 }
 
-// The slots as they are now that the data is there. The range is ours alone, so only a revert or a delete can have
-// changed them; then the write was as if before it.
+// The slots as they are now that the data is there. The range is ours alone, so only a revert or a delete can
+// have changed them; then the write was as if before it.
 Task<Status> StoreCore::record(Window& w) {
   std::vector<disk::Record> records;
   for (const auto& piece : w.pieces)
     if (piece.kind != WriteKind::in_place)
-      records.push_back(disk::MapRecord{w.volume->id, piece.cluster, after_write(piece.slot, piece.kind, piece.mask, piece.target)});
+      records.push_back(disk::MapRecord{w.volume->id, piece.cluster,
+                                        after_write(piece.slot, piece.kind, piece.mask, piece.target)});
   for (size_t i = 0; i < records.size();) {
     if (w.volume->deleted || w.volume->generation != w.generation)
       co_return Status();
@@ -476,7 +505,8 @@ Task<Status> StoreCore::record(Window& w) {
   co_return Status();
 }
 
-// --- zeros and trims -------------------------------------------------------------------------------------------------
+// --- zeros and trims
+// -------------------------------------------------------------------------------------------------
 
 Task<Status> StoreCore::discard(VolumePtr volume, uint64_t offset, uint64_t length, bool fua) {
   Status status = check_range(*volume, offset, length);
@@ -487,7 +517,8 @@ Task<Status> StoreCore::discard(VolumePtr volume, uint64_t offset, uint64_t leng
   OBRAZ_CO_TRY(status);
   const uint64_t first = divide_up(offset, kBlockSize);
   // The end of a volume that is no multiple of a block counts as a whole one.
-  const uint64_t end = offset + length == volume->size_bytes ? divide_up(offset + length, kBlockSize) : (offset + length) / kBlockSize;
+  const uint64_t end = offset + length == volume->size_bytes ? divide_up(offset + length, kBlockSize)
+                                                             : (offset + length) / kBlockSize;
   if (first < end)
     status = co_await deallocate(volume, first, end);
   if (status && fua)
@@ -495,7 +526,8 @@ Task<Status> StoreCore::discard(VolumePtr volume, uint64_t offset, uint64_t leng
   co_return status;
 }
 
-Task<Status> StoreCore::zero(VolumePtr volume, uint64_t offset, uint64_t length, bool keep_allocated, bool fua) {
+Task<Status> StoreCore::zero(VolumePtr volume, uint64_t offset, uint64_t length, bool keep_allocated,
+                             bool fua) {
   Status status = check_range(*volume, offset, length);
   OBRAZ_CO_TRY(status);
   if (volume->kind != VolumeKind::disk)
@@ -552,7 +584,8 @@ Task<Status> StoreCore::deallocate(VolumePtr volume, uint64_t first_block, uint6
       co_return Status();  // as if before the revert
     if (view->drop_level) {
       const unsigned level = *view->drop_level;
-      const disk::Record record = disk::DropRangeRecord{volume->id, cluster.value / disk::clusters_per_node(level), level};
+      const disk::Record record =
+          disk::DropRangeRecord{volume->id, cluster.value / disk::clusters_per_node(level), level};
       stage({&record, 1});
       block = (cluster.value + disk::clusters_per_node(level)) * kBlocksPerCluster;
       continue;
@@ -567,7 +600,8 @@ Task<Status> StoreCore::deallocate(VolumePtr volume, uint64_t first_block, uint6
       const VirtualCluster at{block / kBlocksPerCluster};
       const uint64_t end = std::min(leaf_end, (at.value + 1) * kBlocksPerCluster);
       const Slot slot = view->leaf.leaf->slot(disk::slot_index(at, 0));
-      const Slot next = after_zero(slot, mask_of(unsigned(block % kBlocksPerCluster), unsigned(end - 1) % kBlocksPerCluster + 1));
+      const Slot next = after_zero(
+          slot, mask_of(unsigned(block % kBlocksPerCluster), unsigned(end - 1) % kBlocksPerCluster + 1));
       if (next != slot)
         records.push_back(disk::MapRecord{volume->id, at, next});
       block = end;
@@ -578,9 +612,10 @@ Task<Status> StoreCore::deallocate(VolumePtr volume, uint64_t first_block, uint6
   co_return Status();
 }
 
-// The largest subtree that begins at the block and ends within reach, if it is there at all; otherwise the leaf.
-Task<Result<StoreCore::SubtreeView>> StoreCore::leaf_or_subtree(VolumePtr volume, VirtualCluster cluster, uint64_t block,
-                                                                uint64_t reach) {
+// The largest subtree that begins at the block and ends within reach, if it is there at all; otherwise the
+// leaf.
+Task<Result<StoreCore::SubtreeView>> StoreCore::leaf_or_subtree(VolumePtr volume, VirtualCluster cluster,
+                                                                uint64_t block, uint64_t reach) {
   for (;;) {
     SubtreeView view;
     std::optional<Missing> missing;
@@ -590,7 +625,8 @@ Task<Result<StoreCore::SubtreeView>> StoreCore::leaf_or_subtree(VolumePtr volume
       view.leaf.end = (cluster.value / span + 1) * span;
       if (!ref)
         co_return view;
-      if (cluster.value % span == 0 && block % kBlocksPerCluster == 0 && view.leaf.end * kBlocksPerCluster <= reach) {
+      if (cluster.value % span == 0 && block % kBlocksPerCluster == 0 &&
+          view.leaf.end * kBlocksPerCluster <= reach) {
         view.drop_level = level;
         co_return view;
       }

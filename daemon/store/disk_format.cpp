@@ -28,7 +28,9 @@ uint32_t checksum_without_field(ConstBytes bytes) {
   return crc32c(bytes.subspan(16), sum);
 }
 
-bool has_magic(ConstBytes page, const char* magic) { return std::memcmp(page.data(), magic, 8) == 0; }
+bool has_magic(ConstBytes page, const char* magic) {
+  return std::memcmp(page.data(), magic, 8) == 0;
+}
 
 Uuid uuid_at(const std::byte* at) {
   Uuid uuid;
@@ -46,7 +48,9 @@ uint32_t page_checksum(const Uuid& uuid, Page page, uint32_t type, ConstBytes co
   return crc32c(content, crc32c(identity));
 }
 
-PageRef load_page_ref(const std::byte* at) { return {Page{load_le<uint64_t>(at)}, load_le<uint32_t>(at + 8)}; }
+PageRef load_page_ref(const std::byte* at) {
+  return {Page{load_le<uint64_t>(at)}, load_le<uint32_t>(at + 8)};
+}
 
 void store_page_ref(std::byte* at, const PageRef& ref) {
   store_le<uint64_t>(at, ref.page.value);
@@ -124,9 +128,9 @@ Result<Superblock> decode_superblock(ConstBytes page, Page at) {
   if (load_le<uint64_t>(p + 32) != at.value)
     return fail(ErrorCode::corruption, "superblock: belongs to another place");
   if (load_le<uint64_t>(p + 104) != kJournalFirstPage || s.journal_bytes < limits::kMinJournalSize ||
-      s.journal_bytes > limits::kMaxJournalSize || s.journal_bytes % kPageSize != 0 || s.journal_position % kPageSize != 0 ||
-      s.pages <= s.first_node_page().value || s.pages > kMask48 || s.clusters < 2 ||
-      s.clusters > limits::kMaxDataSize / kClusterSize || !s.next_volume)
+      s.journal_bytes > limits::kMaxJournalSize || s.journal_bytes % kPageSize != 0 ||
+      s.journal_position % kPageSize != 0 || s.pages <= s.first_node_page().value || s.pages > kMask48 ||
+      s.clusters < 2 || s.clusters > limits::kMaxDataSize / kClusterSize || !s.next_volume)
     return fail(ErrorCode::corruption, "superblock: impossible geometry");
   for (unsigned i = 0; i < kTables; ++i) {
     const std::byte* root = p + Superblock::kTableRootsOffset + i * Superblock::kTableRootSize;
@@ -184,9 +188,10 @@ Result<VolumeEntry> decode_volume_entry(const std::byte* at) {
   entry.level = uint8_t(at[28]);
   entry.kind = VolumeKind(at[29]);
   entry.generation = load_le<uint64_t>(at + 32);
-  if (entry.size_bytes == 0 || entry.size_bytes > limits::kMaxVolumeSize || entry.level != root_level(entry.size_bytes) ||
-      (entry.kind != VolumeKind::disk && entry.kind != VolumeKind::frozen) || load_le<uint16_t>(at + 30) != 0 ||
-      !is_zero({at + 40, 24}))
+  if (entry.size_bytes == 0 || entry.size_bytes > limits::kMaxVolumeSize ||
+      entry.level != root_level(entry.size_bytes) ||
+      (entry.kind != VolumeKind::disk && entry.kind != VolumeKind::frozen) ||
+      load_le<uint16_t>(at + 30) != 0 || !is_zero({at + 40, 24}))
     return fail(ErrorCode::corruption, "volume table: impossible entry");
   return entry;
 }
@@ -237,7 +242,8 @@ bool batch_verifies(const BatchHeader& header, ConstBytes batch) {
   return batch.size() == header.length_bytes && checksum_without_field(batch) == header.checksum;
 }
 
-// --- records ---------------------------------------------------------------------------------------------------------
+// --- records
+// ---------------------------------------------------------------------------------------------------------
 namespace {
 
 enum Kind : uint8_t { kMap = 1, kDropRange, kCreate, kClone, kDelete, kRevert, kResize, kPut, kRemove };
@@ -360,7 +366,8 @@ std::optional<Record> read_body(uint8_t kind, Reader& r) {
       r.take_zeros(4);
       return d;
     }
-    case kCreate: return CreateVolume{{r.take<uint64_t>()}, r.take<uint64_t>()};
+    case kCreate:
+      return CreateVolume{{r.take<uint64_t>()}, r.take<uint64_t>()};
     case kClone: {
       CloneVolume c{{r.take<uint64_t>()}, {r.take<uint64_t>()}, VolumeKind::disk, r.take<uint64_t>()};
       c.kind = VolumeKind(r.take<uint8_t>());
@@ -369,9 +376,12 @@ std::optional<Record> read_body(uint8_t kind, Reader& r) {
         return {};
       return c;
     }
-    case kDelete: return DeleteVolume{{r.take<uint64_t>()}};
-    case kRevert: return RevertVolume{{r.take<uint64_t>()}, {r.take<uint64_t>()}};
-    case kResize: return ResizeVolume{{r.take<uint64_t>()}, r.take<uint64_t>()};
+    case kDelete:
+      return DeleteVolume{{r.take<uint64_t>()}};
+    case kRevert:
+      return RevertVolume{{r.take<uint64_t>()}, {r.take<uint64_t>()}};
+    case kResize:
+      return ResizeVolume{{r.take<uint64_t>()}, r.take<uint64_t>()};
     case kPut: {
       const auto key = r.take<uint16_t>();
       r.take_zeros(2);
@@ -390,13 +400,16 @@ std::optional<Record> read_body(uint8_t kind, Reader& r) {
         return {};
       return RemoveResource{r.take_text(key)};
     }
-    default: return {};
+    default:
+      return {};
   }
 }
 
 }  // namespace
 
-size_t encoded_size(const Record& record) { return std::visit(Size{}, record); }
+size_t encoded_size(const Record& record) {
+  return std::visit(Size{}, record);
+}
 
 void encode(const Record& record, std::vector<std::byte>& out) {
   const size_t at = out.size();

@@ -1,5 +1,6 @@
-// On-disk structures of a store, version 1: the tables of docs/disk-format.md as offsets, and pure encode / decode.
-// Nothing here does I/O. Decoders take bytes from a disk as input: any bytes end in a value or a named error.
+// On-disk structures of a store, version 1: the tables of docs/disk-format.md as offsets, and pure encode /
+// decode. Nothing here does I/O. Decoders take bytes from a disk as input: any bytes end in a value or a
+// named error.
 #pragma once
 
 #include <array>
@@ -27,8 +28,12 @@ static_assert(kSlotsPerNode * kSlotSize == kPageSize);
 
 // What a page without header is; part of its checksum.
 constexpr uint32_t kTypeTablePage = 16;
-constexpr uint32_t type_of_node(unsigned level) { return level; }
-constexpr uint32_t type_of_index(unsigned level) { return kTypeTablePage + 1 + level; }
+constexpr uint32_t type_of_node(unsigned level) {
+  return level;
+}
+constexpr uint32_t type_of_index(unsigned level) {
+  return kTypeTablePage + 1 + level;
+}
 
 struct PageRef {
   Page page;  // none: absent, all zeros
@@ -44,7 +49,8 @@ void store_page_ref(std::byte* at, const PageRef& ref);
 Slot load_slot(const std::byte* at);
 void store_slot(std::byte* at, const Slot& slot);
 
-// --- superblock and label --------------------------------------------------------------------------------------------
+// --- superblock and label
+// --------------------------------------------------------------------------------------------
 enum TableId : unsigned { kClusterCounts, kPageCounts, kVolumes, kResources, kDrops, kTables };
 
 struct TableRoot {
@@ -57,7 +63,8 @@ struct Superblock {
   static constexpr char kMagic[9] = "OBRAZSB1";
   static constexpr uint16_t kType = 1;
   static constexpr uint32_t kFlagClean = 1;
-  static constexpr size_t kTableRootsOffset = 144, kTableRootSize = 32, kEnd = kTableRootsOffset + kTables * kTableRootSize;
+  static constexpr size_t kTableRootsOffset = 144, kTableRootSize = 32,
+                          kEnd = kTableRootsOffset + kTables * kTableRootSize;
   static_assert(kEnd == 304);
 
   Uuid uuid;
@@ -77,7 +84,8 @@ struct Superblock {
 };
 
 void encode(const Superblock& superblock, Page at, Bytes page);
-// not_found: no superblock of ours; corruption: ours, but damaged; unsupported: a version or feature we do not know.
+// not_found: no superblock of ours; corruption: ours, but damaged; unsupported: a version or feature we do
+// not know.
 Result<Superblock> decode_superblock(ConstBytes page, Page at);
 
 struct Label {
@@ -89,7 +97,8 @@ struct Label {
 void encode(const Label& label, Bytes page);
 Result<Label> decode_label(ConstBytes page);
 
-// --- volume entries, drops -------------------------------------------------------------------------------------------
+// --- volume entries, drops
+// -------------------------------------------------------------------------------------------
 constexpr size_t kVolumeEntrySize = 64, kDropEntrySize = 16, kResourceCellSize = 64, kResourceHeaderSize = 8;
 
 struct VolumeEntry {
@@ -110,7 +119,8 @@ struct DropEntry {
 void encode(const DropEntry& entry, std::byte* at);
 Result<DropEntry> decode_drop_entry(const std::byte* at);
 
-// --- journal ---------------------------------------------------------------------------------------------------------
+// --- journal
+// ---------------------------------------------------------------------------------------------------------
 struct BatchHeader {
   static constexpr char kMagic[9] = "OBRAZJB1";
   static constexpr uint16_t kType = 3;
@@ -119,9 +129,11 @@ struct BatchHeader {
   uint64_t position = 0, run = 0;
   uint32_t chain = 0, length_bytes = 0, checksum = 0;
 };
-// Fills the header in front of the records and returns the batch's checksum. `batch` is header and records, unpadded.
+// Fills the header in front of the records and returns the batch's checksum. `batch` is header and records,
+// unpadded.
 uint32_t seal_batch(const Uuid& uuid, const BatchHeader& header, Bytes batch);
-// The header alone, enough to know how much to read. Errors: not_found (nothing that could be a batch of this store).
+// The header alone, enough to know how much to read. Errors: not_found (nothing that could be a batch of this
+// store).
 Result<BatchHeader> decode_batch_header(const Uuid& uuid, ConstBytes first_block);
 bool batch_verifies(const BatchHeader& header, ConstBytes batch);
 
@@ -135,8 +147,8 @@ struct DropRangeRecord {
   uint64_t index = 0;
   uint32_t level = 0;
 };
-using Record = std::variant<MapRecord, DropRangeRecord, CreateVolume, CloneVolume, DeleteVolume, RevertVolume, ResizeVolume,
-                            PutResource, RemoveResource>;
+using Record = std::variant<MapRecord, DropRangeRecord, CreateVolume, CloneVolume, DeleteVolume, RevertVolume,
+                            ResizeVolume, PutResource, RemoveResource>;
 size_t encoded_size(const Record& record);
 void encode(const Record& record, std::vector<std::byte>& out);  // appends
 // Takes one record off the front of `bytes`.
@@ -145,10 +157,15 @@ Result<Record> decode_record(ConstBytes& bytes);
 constexpr size_t kMapRecordSize = 4 + 32, kDropRangeRecordSize = 4 + 24;
 constexpr size_t kMaxKeySize = 96;
 
-// --- geometry of a mapping -------------------------------------------------------------------------------------------
-// Clusters below one slot of a node of this level: 1, 256, 65536, …
-constexpr uint64_t clusters_per_slot(unsigned level) { return uint64_t(1) << (8 * level); }
-constexpr uint64_t clusters_per_node(unsigned level) { return clusters_per_slot(level + 1); }
+// --- geometry of a mapping
+// ------------------------------------------------------------------------------------------- Clusters below
+// one slot of a node of this level: 1, 256, 65536, …
+constexpr uint64_t clusters_per_slot(unsigned level) {
+  return uint64_t(1) << (8 * level);
+}
+constexpr uint64_t clusters_per_node(unsigned level) {
+  return clusters_per_slot(level + 1);
+}
 constexpr unsigned slot_index(VirtualCluster cluster, unsigned level) {
   return unsigned(cluster.value >> (8 * level)) & 0xff;
 }
@@ -158,6 +175,7 @@ constexpr unsigned root_level(uint64_t size_bytes) {
     ++level;
   return level;
 }
-static_assert(root_level(16u << 20) == 0 && root_level((16u << 20) + 1) == 1 && root_level(uint64_t(1) << 40) == 2);
+static_assert(root_level(16u << 20) == 0 && root_level((16u << 20) + 1) == 1 &&
+              root_level(uint64_t(1) << 40) == 2);
 
 }  // namespace obraz::disk

@@ -18,7 +18,9 @@ AlignedBytes::AlignedBytes(size_t size) : size_(round_up(size, kBlockSize)) {
   std::memset(data_.get(), 0, size_);
 }
 
-void AlignedBytes::Free::operator()(std::byte* data) const { std::free(data); }
+void AlignedBytes::Free::operator()(std::byte* data) const {
+  std::free(data);
+}
 
 Journal::Journal(Device& meta, const disk::Superblock& s)
     : meta_(meta),
@@ -90,7 +92,9 @@ Task<Status> Journal::transfer(uint64_t position, Bytes bytes, bool writing) {
   co_return Status();
 }
 
-Task<Status> Journal::write(const Sealed& sealed) { return transfer(sealed.position, sealed.bytes.bytes(), true); }
+Task<Status> Journal::write(const Sealed& sealed) {
+  return transfer(sealed.position, sealed.bytes.bytes(), true);
+}
 
 Task<Result<std::vector<disk::Record>>> Journal::read_next() {
   std::vector<disk::Record> records;
@@ -100,8 +104,8 @@ Task<Result<std::vector<disk::Record>>> Journal::read_next() {
   Status status = co_await transfer(position_, first.bytes(), false);
   OBRAZ_CO_TRY(status);
   const auto header = disk::decode_batch_header(uuid_, first.bytes());
-  if (!header || header->run != run_ || header->position != position_ || header->sequence.value != sequence_.value + 1 ||
-      header->chain != chain_)
+  if (!header || header->run != run_ || header->position != position_ ||
+      header->sequence.value != sequence_.value + 1 || header->chain != chain_)
     co_return records;
   const uint64_t padded = round_up(header->length_bytes, kPageSize);
   if (position_ - tail_ + padded > size_)

@@ -1,8 +1,9 @@
 // Journal: the ordered log of records in a ring of `meta` (docs/disk-format.md, section 6).
 //
-// Invariants: records are staged in the order in which they were applied; what is staged together is in one batch;
-// position − tail never exceeds the ring, because room is reserved before the work that will stage. What a crash leaves
-// behind: a chain of whole batches from the last checkpoint on, ended by the first that does not verify. Thread: the store's.
+// Invariants: records are staged in the order in which they were applied; what is staged together is in one
+// batch; position − tail never exceeds the ring, because room is reserved before the work that will stage.
+// What a crash leaves behind: a chain of whole batches from the last checkpoint on, ended by the first that
+// does not verify. Thread: the store's.
 #pragma once
 
 #include <cstdint>
@@ -36,7 +37,8 @@ class Journal {
  public:
   Journal(Device& meta, const disk::Superblock& superblock);
 
-  // --- room -----------------------------------------------------------------------------------------------------------
+  // --- room
+  // -----------------------------------------------------------------------------------------------------------
   // What staging records of `record_bytes` together may take, at most.
   static uint64_t cost_of(uint64_t record_bytes) {
     return round_up(record_bytes + disk::BatchHeader::kSize, disk::kPageSize);
@@ -48,8 +50,9 @@ class Journal {
   uint64_t size() const { return size_; }
   void free_up_to(uint64_t position) { tail_ = position; }
 
-  // --- staging and writing ----------------------------------------------------------------------------------------------
-  // Room must have been reserved; the caller gives its reservation back after this.
+  // --- staging and writing
+  // ---------------------------------------------------------------------------------------------- Room must
+  // have been reserved; the caller gives its reservation back after this.
   void stage(std::span<const disk::Record> records);
   bool empty() const { return batches_.empty(); }
   uint64_t staged_bytes() const;
@@ -69,14 +72,17 @@ class Journal {
   uint64_t position() const { return position_; }
   void start_run(uint64_t run) { run_ = run; }
 
-  // --- recovery -----------------------------------------------------------------------------------------------------------
-  // The next batch that follows, as its records; empty when the journal ends here. Errors: io, corruption (a batch that
-  // verifies holds what is no record).
+  // --- recovery
+  // -----------------------------------------------------------------------------------------------------------
+  // The next batch that follows, as its records; empty when the journal ends here. Errors: io, corruption (a
+  // batch that verifies holds what is no record).
   Task<Result<std::vector<disk::Record>>> read_next();
 
  private:
   Task<Status> transfer(uint64_t position, Bytes bytes, bool writing);
-  uint64_t place(uint64_t position) const { return disk::kJournalFirstPage * disk::kPageSize + position % size_; }
+  uint64_t place(uint64_t position) const {
+    return disk::kJournalFirstPage * disk::kPageSize + position % size_;
+  }
 
   Device& meta_;
   const Uuid uuid_;

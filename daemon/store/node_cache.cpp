@@ -8,8 +8,13 @@ namespace obraz {
 
 using disk::kPageSize;
 
-NodeCache::NodeCache(Executor& executor, Device& meta, const Uuid& uuid, const Limits& limits, uint64_t capacity_nodes)
-    : executor_(executor), meta_(meta), uuid_(uuid), limits_(limits), capacity_(std::max<uint64_t>(capacity_nodes, 32)) {}
+NodeCache::NodeCache(Executor& executor, Device& meta, const Uuid& uuid, const Limits& limits,
+                     uint64_t capacity_nodes)
+    : executor_(executor),
+      meta_(meta),
+      uuid_(uuid),
+      limits_(limits),
+      capacity_(std::max<uint64_t>(capacity_nodes, 32)) {}
 
 NodeCache::~NodeCache() {
   for (auto& [page, node] : nodes_) {
@@ -177,7 +182,8 @@ std::vector<Node*> NodeCache::freeze() {
   for (auto& [page, node] : nodes_)
     if (node->state == Node::State::dirty)
       list.push_back(node);
-  // By level, so that children have their checksums before parents; by page, so that the writes are sequential.
+  // By level, so that children have their checksums before parents; by page, so that the writes are
+  // sequential.
   std::ranges::sort(list, [](const Node* a, const Node* b) {
     return a->level != b->level ? a->level < b->level : a->page < b->page;
   });

@@ -1,11 +1,11 @@
-// NodeCache: mapping nodes in memory, by page. Loads them on demand, verified; forgets clean ones, least recently used
-// first; keeps changed ones until a checkpoint has written them.
+// NodeCache: mapping nodes in memory, by page. Loads them on demand, verified; forgets clean ones, least
+// recently used first; keeps changed ones until a checkpoint has written them.
 //
-// Invariants: a node's page is its identity. clean = the device has it; dirty = made or changed since the last freeze,
-// no checkpoint names its page; frozen = part of the checkpoint being written, its content does not change any more
-// (a later change makes a new node on a new page). Only clean nodes are evicted, and only from insert(), so pointers stay
-// good until the next co_await. A page is loaded once however many ask. Thread: the store's.
-// What a crash leaves behind: nothing of this; the device has the clean ones.
+// Invariants: a node's page is its identity. clean = the device has it; dirty = made or changed since the
+// last freeze, no checkpoint names its page; frozen = part of the checkpoint being written, its content does
+// not change any more (a later change makes a new node on a new page). Only clean nodes are evicted, and only
+// from insert(), so pointers stay good until the next co_await. A page is loaded once however many ask.
+// Thread: the store's. What a crash leaves behind: nothing of this; the device has the clean ones.
 #pragma once
 
 #include <boost/unordered/unordered_flat_map.hpp>
@@ -26,14 +26,16 @@ struct Node {
   Page page;
   uint8_t level = 0;
   State state = State::clean;
-  bool orphan = false;  // frozen, and nothing in memory names it any more: forgotten once it is written
+  bool orphan = false;    // frozen, and nothing in memory names it any more: forgotten once it is written
   uint32_t checksum = 0;  // valid unless dirty
   std::byte* content = nullptr;
   Node *newer = nullptr, *older = nullptr;  // in the list of clean nodes
 
   Slot slot(unsigned index) const { return disk::load_slot(content + index * disk::kSlotSize); }
   disk::PageRef child(unsigned index) const { return disk::load_page_ref(content + index * disk::kSlotSize); }
-  void set_slot(unsigned index, const Slot& slot) { disk::store_slot(content + index * disk::kSlotSize, slot); }
+  void set_slot(unsigned index, const Slot& slot) {
+    disk::store_slot(content + index * disk::kSlotSize, slot);
+  }
   void set_child(unsigned index, const disk::PageRef& ref) {
     disk::store_page_ref(content + index * disk::kSlotSize, ref);
   }
@@ -45,7 +47,8 @@ class NodeCache {
   struct Limits {
     uint64_t first_page, pages, clusters;  // what slots may name
   };
-  NodeCache(Executor& executor, Device& meta, const Uuid& uuid, const Limits& limits, uint64_t capacity_nodes);
+  NodeCache(Executor& executor, Device& meta, const Uuid& uuid, const Limits& limits,
+            uint64_t capacity_nodes);
   NodeCache(const NodeCache&) = delete;
   ~NodeCache();
 
@@ -53,13 +56,14 @@ class NodeCache {
   Node* find(Page page);
   // The same without the mark.
   Node* peek(Page page) const;
-  // Reads and verifies it unless it is there. Errors: corruption (checksum, or slots that break the rules), io.
+  // Reads and verifies it unless it is there. Errors: corruption (checksum, or slots that break the rules),
+  // io.
   Task<Status> load(disk::PageRef ref, unsigned level);
 
   // A new dirty node on the page, all zeros or with a copy of `from`.
   Node& create(Page page, unsigned level, const Node* from = nullptr);
-  // Nothing names the node any more. True when no checkpoint names its page either (it was dirty), so that the page is free
-  // at once. Also for pages that are not in memory (false).
+  // Nothing names the node any more. True when no checkpoint names its page either (it was dirty), so that
+  // the page is free at once. Also for pages that are not in memory (false).
   bool forget(Page page);
 
   // Dirty nodes become frozen; the list is ordered by level, leaves first.
@@ -82,7 +86,7 @@ class NodeCache {
   };
   Node* insert(Page page, unsigned level, std::byte* content);
   void remove(Node* node);
-  void link(Node* node);    // as newest
+  void link(Node* node);  // as newest
   void unlink(Node* node);
   std::byte* take_content();
   bool valid(ConstBytes content, unsigned level) const;

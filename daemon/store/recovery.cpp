@@ -47,7 +47,8 @@ Task<Result<std::unique_ptr<StoreCore>>> StoreCore::load(Executor& executor, Dev
   OBRAZ_CO_TRY(status);
   const auto superblock = co_await read_superblock(meta);  // 2
   OBRAZ_CO_TRY(superblock);
-  if (superblock->pages * kPageSize > meta.size_bytes() || superblock->clusters * kClusterSize > data.size_bytes())
+  if (superblock->pages * kPageSize > meta.size_bytes() ||
+      superblock->clusters * kClusterSize > data.size_bytes())
     co_return obraz::fail(ErrorCode::corruption, "a device is smaller than the superblock says");
   AlignedBytes page(kPageSize);
   status = co_await data.read(0, page.bytes());
@@ -70,11 +71,12 @@ Task<Result<std::unique_ptr<StoreCore>>> StoreCore::load(Executor& executor, Dev
 
 Task<Status> StoreCore::load_table(unsigned id) {
   Table& table = state.table(id);
-  // Nothing is allocated on the word of a length alone: each table has a largest size that follows from the geometry.
+  // Nothing is allocated on the word of a length alone: each table has a largest size that follows from the
+  // geometry.
   const uint64_t node_bytes = superblock.pages * kPageSize;
-  const uint64_t largest[disk::kTables] = {superblock.clusters * 4, superblock.pages * 4,
-                                           std::min(limits::kMaxVolumes * disk::kVolumeEntrySize * 2, node_bytes), node_bytes,
-                                           node_bytes};
+  const uint64_t largest[disk::kTables] = {
+      superblock.clusters * 4, superblock.pages * 4,
+      std::min(limits::kMaxVolumes * disk::kVolumeEntrySize * 2, node_bytes), node_bytes, node_bytes};
   constexpr auto kBad = "tables: impossible shape";
   if (!table.prepare(superblock.tables[id], largest[id]))
     co_return obraz::fail(ErrorCode::corruption, kBad);
@@ -89,7 +91,8 @@ Task<Status> StoreCore::load_table(unsigned id) {
         continue;
       }
       uint64_t run = 1;
-      while (run < kRun && at + run < count && table.refs(level)[at + run].page.value == first.page.value + run)
+      while (run < kRun && at + run < count &&
+             table.refs(level)[at + run].page.value == first.page.value + run)
         ++run;
       if (first.page < superblock.first_node_page() || first.page.value + run > superblock.pages)
         co_return obraz::fail(ErrorCode::corruption, kBad);
@@ -157,8 +160,8 @@ Task<Status> StoreCore::replay() {
 }
 
 Task<Status> StoreCore::start() {
-  // A slab that replay counted as grown, or that holds used units, may be a hole after a copy of the file; writes extend
-  // it then. The pages that the first checkpoint needs are taken now.
+  // A slab that replay counted as grown, or that holds used units, may be a hole after a copy of the file;
+  // writes extend it then. The pages that the first checkpoint needs are taken now.
   while (state.pages().free_units() < state.checkpoint_reserve()) {
     const auto slab = state.pages().next_slab();
     if (!slab)
@@ -185,7 +188,8 @@ void StoreCore::stop_background() {
   stopping_ = true;
   commit_timer_.cancel();
   reclaim_timer_.cancel();
-  for (Event* event : {&commit_event_, &staged_event_, &checkpoint_event_, &reclaim_event_, &space_event_, &room_event_})
+  for (Event* event :
+       {&commit_event_, &staged_event_, &checkpoint_event_, &reclaim_event_, &space_event_, &room_event_})
     event->notify_all();
 }
 

@@ -1,5 +1,6 @@
-// Who goes first: RangeLock orders the overlapping requests of one volume, IoTracker knows the oldest request in
-// flight. Both are FIFO, allocate nothing (their nodes live in the requests' frames) and belong to the store's thread.
+// Who goes first: RangeLock orders the overlapping requests of one volume, IoTracker knows the oldest request
+// in flight. Both are FIFO, allocate nothing (their nodes live in the requests' frames) and belong to the
+// store's thread.
 #pragma once
 
 #include <coroutine>
@@ -66,9 +67,9 @@ class IoTracker {
   Entry *first_ = nullptr, *last_ = nullptr;
 };
 
-// The order of changes of one volume. In-place writes exclude each other only where their blocks overlap; a request
-// that changes slots holds its clusters alone. Reads take no lock. A waiting request is not overtaken by a later one it
-// conflicts with.
+// The order of changes of one volume. In-place writes exclude each other only where their blocks overlap; a
+// request that changes slots holds its clusters alone. Reads take no lock. A waiting request is not overtaken
+// by a later one it conflicts with.
 class RangeLock {
  public:
   explicit RangeLock(Executor& executor) : executor_(executor) {}

@@ -1,5 +1,5 @@
-// Slot: where the 16 blocks of one virtual cluster are. Pure values and the pure functions that change them; no I/O,
-// no counts. The rules are section 4 of docs/disk-format.md.
+// Slot: where the 16 blocks of one virtual cluster are. Pure values and the pure functions that change them;
+// no I/O, no counts. The rules are section 4 of docs/disk-format.md.
 #pragma once
 
 #include <bit>
@@ -22,9 +22,7 @@ struct Slot {
     return own_mask & bit ? own : zero_mask & bit ? PhysicalCluster{} : base;
   }
   // Blocks that read as zeros.
-  uint16_t zeros() const {
-    return uint16_t(~own_mask & (base ? zero_mask : kAllBlocks));
-  }
+  uint16_t zeros() const { return uint16_t(~own_mask & (base ? zero_mask : kAllBlocks)); }
   // Whether the rules of the format hold; `clusters` is the data device's count.
   bool valid(uint64_t clusters) const {
     return bool(own) == (own_mask != 0) && (base || zero_mask == 0) && (own_mask & zero_mask) == 0 &&
@@ -34,11 +32,11 @@ struct Slot {
 
 // The ways a write can go (docs/architecture.md, "The write path").
 enum class WriteKind : uint8_t {
-  in_place,    // every block is own and unshared: no metadata
-  first,       // own is there and unshared: write into it, set the bits
-  allocate,    // no own: a new one
-  to_base,     // own is shared, and nothing shows from under it after the write: it becomes the base, a new own
-  copy,        // own is shared and partial over a base: a new own, and the own blocks not replaced are copied
+  in_place,  // every block is own and unshared: no metadata
+  first,     // own is there and unshared: write into it, set the bits
+  allocate,  // no own: a new one
+  to_base,   // own is shared, and nothing shows from under it after the write: it becomes the base, a new own
+  copy,      // own is shared and partial over a base: a new own, and the own blocks not replaced are copied
 };
 
 // shared: another volume can reach this slot's own cluster.
@@ -51,7 +49,9 @@ inline WriteKind write_kind(const Slot& slot, uint16_t mask, bool shared) {
 }
 
 // Blocks a copying write must carry over.
-inline uint16_t blocks_to_copy(const Slot& slot, uint16_t mask) { return uint16_t(slot.own_mask & ~mask); }
+inline uint16_t blocks_to_copy(const Slot& slot, uint16_t mask) {
+  return uint16_t(slot.own_mask & ~mask);
+}
 
 // The slot after a write of `mask` has completed; `target` is the cluster written to (own for first).
 inline Slot after_write(const Slot& slot, WriteKind kind, uint16_t mask, PhysicalCluster target) {

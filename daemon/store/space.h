@@ -1,8 +1,9 @@
-// Space: which units (clusters of `data`, node pages of `meta`) can be handed out. A bitmap over slabs that are grown
-// (preallocated on the device) one at a time, lowest first.
+// Space: which units (clusters of `data`, node pages of `meta`) can be handed out. A bitmap over slabs that
+// are grown (preallocated on the device) one at a time, lowest first.
 //
-// Invariants: a unit is free (bit set), handed out, or in a slab not grown yet; "free" says nothing about counts: who
-// hands units back decides when they may be reused. Thread: the store's. Does no I/O: the core preallocates a slab, then calls grown().
+// Invariants: a unit is free (bit set), handed out, or in a slab not grown yet; "free" says nothing about
+// counts: who hands units back decides when they may be reused. Thread: the store's. Does no I/O: the core
+// preallocates a slab, then calls grown().
 #pragma once
 
 #include <cstdint>
@@ -19,14 +20,14 @@ class Space {
   struct Run {
     uint64_t first = 0, count = 0;
   };
-  // A run of 1 … want units, starting at the hint when it is free, otherwise as long as can be found without a long
-  // search. Empty count: nothing free in the grown slabs.
+  // A run of 1 … want units, starting at the hint when it is free, otherwise as long as can be found without
+  // a long search. Empty count: nothing free in the grown slabs.
   Run allocate(uint64_t want, uint64_t hint = 0);
   void release(uint64_t unit);
   // Marks a unit as handed out; its slab counts as grown. For opening. Idempotent.
   void claim(uint64_t unit);
 
-  uint64_t free_units() const { return free_; }          // in grown slabs
+  uint64_t free_units() const { return free_; }  // in grown slabs
   uint64_t ungrown_units() const { return ungrown_; }
   bool is_free(uint64_t unit) const { return words_[unit / 64] >> (unit % 64) & 1; }
 

@@ -27,7 +27,8 @@ State::State(Executor& executor, Device& meta, const disk::Superblock& superbloc
       pages_(first_page_, superblock.pages, limits::kPageSlabSize / kPageSize),
       next_volume_(superblock.next_volume) {}
 
-// --- looking ---------------------------------------------------------------------------------------------------------
+// --- looking
+// ---------------------------------------------------------------------------------------------------------
 
 std::shared_ptr<VolumeState> State::find_volume(VolumeId id) const {
   const auto found = volumes_.find(id);
@@ -153,7 +154,8 @@ Status State::admissible(const Record& record) const {
   return {};
 }
 
-// --- counts and pages ------------------------------------------------------------------------------------------------
+// --- counts and pages
+// ------------------------------------------------------------------------------------------------
 
 Page State::allocate_page() {
   const Space::Run run = pages_.allocate(1);
@@ -205,7 +207,8 @@ void State::drop_cluster_reference(PhysicalCluster cluster) {
   }
 }
 
-// No count names the page any more. A page that some checkpoint names stays taken until the next one is durable.
+// No count names the page any more. A page that some checkpoint names stays taken until the next one is
+// durable.
 void State::free_node_page(Page page) {
   if (cache_.forget(page))
     pages_.release(page.value);
@@ -225,7 +228,8 @@ uint64_t State::checkpoint_reserve() const {
   return pages;
 }
 
-// --- the path to a slot ----------------------------------------------------------------------------------------------
+// --- the path to a slot
+// ----------------------------------------------------------------------------------------------
 
 Node& State::make_private(PageRef& ref, unsigned level, std::vector<Drop>& drops) {
   if (!ref) {
@@ -268,7 +272,8 @@ Node& State::make_private(PageRef& ref, unsigned level, std::vector<Drop>& drops
   return moved;
 }
 
-Node& State::private_path(VolumeState& volume, VirtualCluster cluster, unsigned down_to, std::vector<Drop>& drops) {
+Node& State::private_path(VolumeState& volume, VirtualCluster cluster, unsigned down_to,
+                          std::vector<Drop>& drops) {
   PageRef root = volume.root;
   Node* current = &make_private(root, volume.level, drops);
   if (root.page != volume.root.page) {
@@ -291,7 +296,8 @@ Node& State::private_path(VolumeState& volume, VirtualCluster cluster, unsigned 
   return *current;
 }
 
-// --- records ---------------------------------------------------------------------------------------------------------
+// --- records
+// ---------------------------------------------------------------------------------------------------------
 
 void State::apply(const Record& record, std::vector<Drop>& drops) {
   std::visit([&](const auto& r) { apply_one(r, drops); }, record);
@@ -304,7 +310,9 @@ void State::apply_one(const MapRecord& r, std::vector<Drop>& drops) {
   const Slot old = leaf.slot(index);
   leaf.set_slot(index, r.slot);
   // A reference that stays within the slot is neither gained nor dropped.
-  const auto names = [](const Slot& slot, PhysicalCluster cluster) { return slot.own == cluster || slot.base == cluster; };
+  const auto names = [](const Slot& slot, PhysicalCluster cluster) {
+    return slot.own == cluster || slot.base == cluster;
+  };
   for (PhysicalCluster cluster : {r.slot.own, r.slot.base})
     if (cluster && !names(old, cluster))
       add_cluster_reference(cluster);
@@ -375,7 +383,9 @@ void State::grow_root(VolumeState& volume, uint64_t size_bytes) {
     changed_volumes_.push_back(volumes_.at(volume.id));
 }
 
-void State::apply_one(const CreateVolume& r, std::vector<Drop>&) { add_volume(r.id, VolumeKind::disk, r.size_bytes); }
+void State::apply_one(const CreateVolume& r, std::vector<Drop>&) {
+  add_volume(r.id, VolumeKind::disk, r.size_bytes);
+}
 
 void State::apply_one(const CloneVolume& r, std::vector<Drop>&) {
   const auto source = volumes_.at(r.source);
@@ -393,8 +403,8 @@ void State::apply_one(const DeleteVolume& r, std::vector<Drop>& drops) {
   if (volume->root)
     drops.push_back({volume->root, {}, uint8_t(volume->level)});
   volume->deleted = true;
-  disk::encode(disk::VolumeEntry{}, tables_[disk::kVolumes].edit(volume->entry * disk::kVolumeEntrySize,
-                                                                 disk::kVolumeEntrySize));
+  disk::encode(disk::VolumeEntry{},
+               tables_[disk::kVolumes].edit(volume->entry * disk::kVolumeEntrySize, disk::kVolumeEntrySize));
   free_entries_.push_back(volume->entry);
   volumes_.erase(r.id);
 }
@@ -415,12 +425,15 @@ void State::apply_one(const RevertVolume& r, std::vector<Drop>& drops) {
     changed_volumes_.push_back(volumes_.at(volume.id));
 }
 
-void State::apply_one(const ResizeVolume& r, std::vector<Drop>&) { grow_root(*volumes_.at(r.id), r.size_bytes); }
+void State::apply_one(const ResizeVolume& r, std::vector<Drop>&) {
+  grow_root(*volumes_.at(r.id), r.size_bytes);
+}
 
 void State::erase_cells(const ResourcePlace& place) {
   Table& table = tables_[disk::kResources];
   for (uint64_t cell = place.cell; cell < place.cell + place.cells; ++cell)
-    std::memset(table.edit(cell * disk::kResourceCellSize, disk::kResourceCellSize), 0, disk::kResourceCellSize);
+    std::memset(table.edit(cell * disk::kResourceCellSize, disk::kResourceCellSize), 0,
+                disk::kResourceCellSize);
   auto next = free_cells_.lower_bound(place.cell);
   uint64_t first = place.cell, count = place.cells;
   if (next != free_cells_.end() && next->first == first + count) {
@@ -439,7 +452,8 @@ void State::erase_cells(const ResourcePlace& place) {
 
 void State::write_cells(const std::string& key, const std::string& value) {
   Table& table = tables_[disk::kResources];
-  const uint64_t cells = divide_up(disk::kResourceHeaderSize + key.size() + value.size(), disk::kResourceCellSize);
+  const uint64_t cells =
+      divide_up(disk::kResourceHeaderSize + key.size() + value.size(), disk::kResourceCellSize);
   auto run = std::ranges::find_if(free_cells_, [&](const auto& r) { return r.second >= cells; });
   if (run == free_cells_.end()) {
     const uint64_t have = table.length_bytes() / disk::kResourceCellSize;
@@ -480,7 +494,8 @@ void State::apply_one(const RemoveResource& r, std::vector<Drop>&) {
   resources_.erase(r.key);
 }
 
-// --- letting go ------------------------------------------------------------------------------------------------------
+// --- letting go
+// ------------------------------------------------------------------------------------------------------
 
 void State::release(const Drop& drop) {
   if (drop.cluster)
@@ -516,9 +531,12 @@ void State::reclaim_one() {
   free_node_page(entry.node.page);
 }
 
-void State::skip_dead() { dead_.pop_back(); }
+void State::skip_dead() {
+  dead_.pop_back();
+}
 
-// --- checkpoint ------------------------------------------------------------------------------------------------------
+// --- checkpoint
+// ------------------------------------------------------------------------------------------------------
 
 void State::patch_checksum(PageRef& ref) const {
   if (const Node* node = cache_.peek(ref.page))
@@ -529,8 +547,8 @@ FrozenState State::freeze(const std::vector<Drop>& pending) {
   FrozenState frozen;
   frozen.next_volume = next_volume_;
   frozen.nodes = cache_.freeze();
-  // Leaves first: whatever names a node made since the last freeze was itself made or changed since then, so all such
-  // references are in these nodes, in changed volumes, in dead_ and in the pending drops.
+  // Leaves first: whatever names a node made since the last freeze was itself made or changed since then, so
+  // all such references are in these nodes, in changed volumes, in dead_ and in the pending drops.
   for (Node* node : frozen.nodes) {
     for (unsigned i = 0; node->level > 0 && i < disk::kSlotsPerNode; ++i)
       if (PageRef child = node->child(i)) {
@@ -545,9 +563,10 @@ FrozenState State::freeze(const std::vector<Drop>& pending) {
       patch_checksum(volume->root);
     if (volume->deleted)
       continue;
-    disk::encode(disk::VolumeEntry{volume->id, volume->size_bytes, volume->root, uint8_t(volume->level), volume->kind,
-                                   volume->generation},
-                 tables_[disk::kVolumes].edit(volume->entry * disk::kVolumeEntrySize, disk::kVolumeEntrySize));
+    disk::encode(
+        disk::VolumeEntry{volume->id, volume->size_bytes, volume->root, uint8_t(volume->level), volume->kind,
+                          volume->generation},
+        tables_[disk::kVolumes].edit(volume->entry * disk::kVolumeEntrySize, disk::kVolumeEntrySize));
   }
   changed_volumes_.clear();
 
@@ -611,7 +630,8 @@ FrozenState State::freeze(const std::vector<Drop>& pending) {
   return frozen;
 }
 
-// --- opening ---------------------------------------------------------------------------------------------------------
+// --- opening
+// ---------------------------------------------------------------------------------------------------------
 
 Status State::adopt_tables() {
   constexpr auto kBad = "tables: they contradict each other";

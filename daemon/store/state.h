@@ -1,10 +1,11 @@
-// State: the whole metadata of a store in memory, and the one function that changes it: apply(record). Run time,
-// replay and the checker call the same.
+// State: the whole metadata of a store in memory, and the one function that changes it: apply(record). Run
+// time, replay and the checker call the same.
 //
-// Invariants: changes are synchronous and complete; what they need must be in memory (needs() names what is not, and
-// the caller loads it). Counts go up in apply() at once; what a change drops is returned as Drops and comes down only
-// in release(), which the caller delays by the drop rule (docs/architecture.md). freeze() is the state at one instant.
-// Thread: the store's. No coroutine, no I/O. What a crash leaves behind: nothing of this; see journal and checkpoint.
+// Invariants: changes are synchronous and complete; what they need must be in memory (needs() names what is
+// not, and the caller loads it). Counts go up in apply() at once; what a change drops is returned as Drops
+// and comes down only in release(), which the caller delays by the drop rule (docs/architecture.md). freeze()
+// is the state at one instant. Thread: the store's. No coroutine, no I/O. What a crash leaves behind: nothing
+// of this; see journal and checkpoint.
 #pragma once
 
 #include <boost/unordered/unordered_flat_map.hpp>
@@ -29,13 +30,13 @@ struct VolumeState {
   VolumeId id;
   VolumeKind kind = VolumeKind::disk;
   uint64_t size_bytes = 0;
-  disk::PageRef root;        // its checksum is meaningful only while the root is not dirty
-  unsigned level = 0;        // of the root
-  uint64_t generation = 0;   // raised by revert: a write that began before it is not recorded
-  uint32_t entry = 0;        // in the volume table
+  disk::PageRef root;       // its checksum is meaningful only while the root is not dirty
+  unsigned level = 0;       // of the root
+  uint64_t generation = 0;  // raised by revert: a write that began before it is not recorded
+  uint32_t entry = 0;       // in the volume table
   bool deleted = false, damaged = false, changed = false;
   RangeLock locks;
-  IoTracker writes;          // in flight, for snapshots
+  IoTracker writes;  // in flight, for snapshots
   uint64_t clusters() const { return divide_up(size_bytes, kClusterSize); }
 };
 
@@ -43,7 +44,7 @@ struct VolumeState {
 struct Drop {
   disk::PageRef node;  // or
   PhysicalCluster cluster;
-  uint8_t level = 0;   // of the node
+  uint8_t level = 0;  // of the node
 };
 
 struct Missing {
@@ -64,38 +65,45 @@ struct FrozenState {
     Page page;
     std::unique_ptr<std::byte[], void (*)(void*)> content;
   };
-  std::vector<Node*> nodes;    // pinned until NodeCache::written()
-  std::vector<Image> images;   // table and index pages
-  std::vector<Page> retired;   // free once this checkpoint is durable
+  std::vector<Node*> nodes;   // pinned until NodeCache::written()
+  std::vector<Image> images;  // table and index pages
+  std::vector<Page> retired;  // free once this checkpoint is durable
   std::array<disk::TableRoot, disk::kTables> tables;
   VolumeId next_volume;
 };
 
 class State {
  public:
-  State(Executor& executor, Device& meta, const disk::Superblock& superblock, uint64_t cache_nodes, uint64_t slab_clusters);
+  State(Executor& executor, Device& meta, const disk::Superblock& superblock, uint64_t cache_nodes,
+        uint64_t slab_clusters);
 
-  // --- volumes and resources ----------------------------------------------------------------------------------------
+  // --- volumes and resources
+  // ----------------------------------------------------------------------------------------
   std::shared_ptr<VolumeState> find_volume(VolumeId id) const;
   const std::map<VolumeId, std::shared_ptr<VolumeState>>& volumes() const { return volumes_; }
   const std::map<std::string, std::string>& resources() const { return resources_; }
   VolumeId take_volume_id() { return VolumeId{next_volume_.value++}; }
 
-  // --- mapping ------------------------------------------------------------------------------------------------------
+  // --- mapping
+  // ------------------------------------------------------------------------------------------------------
   LeafView leaf_of(const VolumeState& volume, VirtualCluster cluster);
   // The node of a reference when it is in memory.
   Node* node(disk::PageRef ref, unsigned level);
-  uint32_t cluster_count(PhysicalCluster cluster) const { return tables_[disk::kClusterCounts].u32(cluster.value); }
+  uint32_t cluster_count(PhysicalCluster cluster) const {
+    return tables_[disk::kClusterCounts].u32(cluster.value);
+  }
   uint32_t page_count(Page page) const { return tables_[disk::kPageCounts].u32(page.value); }
   // The slot's own cluster is reachable from elsewhere.
   bool is_shared(const LeafView& view, const Slot& slot) const {
     return view.shared || (slot.own && cluster_count(slot.own) > 1);
   }
 
-  // --- changes ------------------------------------------------------------------------------------------------------
+  // --- changes
+  // ------------------------------------------------------------------------------------------------------
   // What apply() would have to read first.
   std::optional<Missing> needs(const disk::Record& record);
-  // Whether the record fits the state: run time asks before it stages, replay refuses what does not (corruption).
+  // Whether the record fits the state: run time asks before it stages, replay refuses what does not
+  // (corruption).
   Status admissible(const disk::Record& record) const;
   // Precondition: admissible, nothing missing, at least kPagesPerRecord pages free. Appends to `drops`.
   void apply(const disk::Record& record, std::vector<Drop>& drops);
@@ -110,7 +118,8 @@ class State {
   void skip_dead();  // its node is unreadable: what it names leaks
   const std::vector<disk::DropEntry>& dead() const { return dead_; }
 
-  // --- space --------------------------------------------------------------------------------------------------------
+  // --- space
+  // --------------------------------------------------------------------------------------------------------
   Space& clusters() { return clusters_; }
   Space& pages() { return pages_; }
   const Space& clusters() const { return clusters_; }
@@ -123,16 +132,19 @@ class State {
   // Set when counts went below what the trees say: the metadata contradicts itself.
   bool inconsistent() const { return inconsistent_; }
 
-  // --- checkpoint ---------------------------------------------------------------------------------------------------
+  // --- checkpoint
+  // ---------------------------------------------------------------------------------------------------
   // `pending`: drops of sealed records not released yet; the frozen counts are without them.
   FrozenState freeze(const std::vector<Drop>& pending);
   NodeCache& cache() { return cache_; }
   const NodeCache& cache() const { return cache_; }
 
-  // --- opening ------------------------------------------------------------------------------------------------------
+  // --- opening
+  // ------------------------------------------------------------------------------------------------------
   Table& table(unsigned id) { return tables_[id]; }
   const Table& table(unsigned id) const { return tables_[id]; }
-  // After all tables are loaded: builds volumes, resources, free space. Corruption when they contradict each other.
+  // After all tables are loaded: builds volumes, resources, free space. Corruption when they contradict each
+  // other.
   Status adopt_tables();
 
  private:

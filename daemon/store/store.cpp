@@ -8,15 +8,24 @@ namespace obraz {
 
 using disk::kPageSize;
 
-// --- volume ----------------------------------------------------------------------------------------------------------
+// --- volume
+// ----------------------------------------------------------------------------------------------------------
 
-VolumeId Volume::id() const { return state_->id; }
-VolumeKind Volume::kind() const { return state_->kind; }
-uint64_t Volume::size_bytes() const { return state_->size_bytes; }
+VolumeId Volume::id() const {
+  return state_->id;
+}
+VolumeKind Volume::kind() const {
+  return state_->kind;
+}
+uint64_t Volume::size_bytes() const {
+  return state_->size_bytes;
+}
 
 namespace {
 
-Failure closing() { return fail(ErrorCode::unavailable, "the store is closing"); }
+Failure closing() {
+  return fail(ErrorCode::unavailable, "the store is closing");
+}
 
 // Counts a request among the store's operations until it ends.
 class Operation {
@@ -64,7 +73,9 @@ Task<Status> Volume::discard(uint64_t offset, uint64_t length, bool fua) {
   co_return co_await store_->core_->discard(state_, offset, length, fua);
 }
 
-Task<Status> Volume::flush() { return store_->flush(); }
+Task<Status> Volume::flush() {
+  return store_->flush();
+}
 
 Task<Status> Volume::cache(uint64_t offset, uint64_t length) {
   Operation operation(store_->core_->operations);
@@ -73,18 +84,20 @@ Task<Status> Volume::cache(uint64_t offset, uint64_t length) {
   co_return co_await store_->core_->cache(state_, offset, length);
 }
 
-Task<Status> Volume::block_status(uint64_t offset, uint64_t length, size_t max_extents, std::vector<Extent>& out) {
+Task<Status> Volume::block_status(uint64_t offset, uint64_t length, size_t max_extents,
+                                  std::vector<Extent>& out) {
   Operation operation(store_->core_->operations);
   if (!operation)
     co_return closing();
   co_return co_await store_->core_->block_status(state_, offset, length, max_extents, out);
 }
 
-// --- format and open -------------------------------------------------------------------------------------------------
+// --- format and open
+// -------------------------------------------------------------------------------------------------
 
 uint64_t Store::meta_bytes_for(uint64_t data_bytes, uint64_t journal_bytes) {
-  // A sixty-fourth of the data: sixteen times what mapping it all once takes, for the nodes that clones copy. Taken from
-  // the file system only as it fills.
+  // A sixty-fourth of the data: sixteen times what mapping it all once takes, for the nodes that clones copy.
+  // Taken from the file system only as it fills.
   return disk::kJournalFirstPage * kPageSize + journal_bytes +
          round_up(std::max<uint64_t>(data_bytes / 64, 8 * limits::MiB), kPageSize);
 }
@@ -111,7 +124,8 @@ Task<Status> Store::format(Device& meta, Device& data, FormatOptions options) {
   }
   // Old superblocks first: a format that is interrupted leaves no store rather than half of one.
   AlignedBytes zeros(std::min<uint64_t>(options.journal_bytes, limits::MiB));
-  Status status = co_await meta.write(0, zeros.bytes().first(disk::kSuperblockPages[1] * kPageSize + kPageSize));
+  Status status =
+      co_await meta.write(0, zeros.bytes().first(disk::kSuperblockPages[1] * kPageSize + kPageSize));
   OBRAZ_CO_TRY(status);
   status = co_await meta.flush();
   OBRAZ_CO_TRY(status);
@@ -140,7 +154,8 @@ Task<Status> Store::format(Device& meta, Device& data, FormatOptions options) {
   co_return status;
 }
 
-Task<Result<std::unique_ptr<Store>>> Store::open(Executor& executor, Device& meta, Device& data, StoreOptions options) {
+Task<Result<std::unique_ptr<Store>>> Store::open(Executor& executor, Device& meta, Device& data,
+                                                 StoreOptions options) {
   auto core = co_await StoreCore::load(executor, meta, data, options);
   OBRAZ_CO_TRY(core);
   const Status status = co_await (*core)->start();
@@ -151,13 +166,22 @@ Task<Result<std::unique_ptr<Store>>> Store::open(Executor& executor, Device& met
 Store::Store(std::unique_ptr<StoreCore> core) : core_(std::move(core)) {}
 Store::~Store() = default;
 
-Task<Status> Store::close() { return core_->close(); }
-Task<void> Store::abandon() { return core_->abandon(); }
+Task<Status> Store::close() {
+  return core_->close();
+}
+Task<void> Store::abandon() {
+  return core_->abandon();
+}
 
-// --- transactions and looking ----------------------------------------------------------------------------------------
+// --- transactions and looking
+// ----------------------------------------------------------------------------------------
 
-VolumeId Store::new_volume_id() { return core_->state.take_volume_id(); }
-Task<Status> Store::commit(Transaction transaction) { return core_->commit(std::move(transaction)); }
+VolumeId Store::new_volume_id() {
+  return core_->state.take_volume_id();
+}
+Task<Status> Store::commit(Transaction transaction) {
+  return core_->commit(std::move(transaction));
+}
 
 Result<Volume> Store::open_volume(VolumeId id) {
   auto state = core_->state.find_volume(id);
@@ -208,7 +232,8 @@ Task<Status> Store::checkpoint() {
   co_return co_await core_->run_checkpoint(false);
 }
 
-// --- difference and usage --------------------------------------------------------------------------------------------
+// --- difference and usage
+// --------------------------------------------------------------------------------------------
 namespace {
 
 // A node of a mapping, or nothing, and the first cluster below it.
@@ -304,7 +329,8 @@ Task<Status> diff_trees(Differ* d, Subtree a, Subtree b, uint64_t first_cluster)
   co_return status;
 }
 
-Task<Status> count_usage(StoreCore* core, VolumeState* volume, Subtree tree, bool shared, Store::Usage* usage) {
+Task<Status> count_usage(StoreCore* core, VolumeState* volume, Subtree tree, bool shared,
+                         Store::Usage* usage) {
   if (!tree.ref)
     co_return Status();
   AlignedBytes slots(kPageSize);
@@ -314,7 +340,8 @@ Task<Status> count_usage(StoreCore* core, VolumeState* volume, Subtree tree, boo
   for (unsigned i = 0; i < disk::kSlotsPerNode; ++i) {
     const std::byte* at = &slots.bytes()[i * disk::kSlotSize];
     if (tree.level > 0) {
-      const Status below = co_await count_usage(core, volume, {disk::load_page_ref(at), tree.level - 1}, shared, usage);
+      const Status below =
+          co_await count_usage(core, volume, {disk::load_page_ref(at), tree.level - 1}, shared, usage);
       OBRAZ_CO_TRY(below);
       continue;
     }
@@ -337,8 +364,10 @@ Task<Status> Store::diff(Volume a, Volume b, std::move_only_function<bool(Extent
     co_return closing();
   if (a.state_->deleted || b.state_->deleted)
     co_return fail(ErrorCode::not_found, "the volume was deleted");
-  Differ differ{core_.get(), a.state_, b.state_, std::move(visit), std::max(a.size_bytes(), b.size_bytes()), {}, false};
-  // The trees as of now. A disk's nodes may be replaced while we look; then this fails cleanly or reports the newer state.
+  Differ differ{core_.get(), a.state_, b.state_, std::move(visit), std::max(a.size_bytes(), b.size_bytes()),
+                {},          false};
+  // The trees as of now. A disk's nodes may be replaced while we look; then this fails cleanly or reports the
+  // newer state.
   const Subtree left{a.state_->root, a.state_->level}, right{b.state_->root, b.state_->level};
   const Status status = co_await diff_trees(&differ, left, right, 0);
   differ.finish();
@@ -356,7 +385,8 @@ Task<Result<Store::Usage>> Store::usage(Volume volume) {
   co_return usage;
 }
 
-// --- status ----------------------------------------------------------------------------------------------------------
+// --- status
+// ----------------------------------------------------------------------------------------------------------
 
 SpaceInfo Store::space() const {
   const State& state = core_->state;
@@ -404,6 +434,8 @@ StoreStats Store::stats() const {
   return stats;
 }
 
-Uuid Store::uuid() const { return core_->superblock.uuid; }
+Uuid Store::uuid() const {
+  return core_->superblock.uuid;
+}
 
 }  // namespace obraz

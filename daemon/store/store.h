@@ -1,7 +1,7 @@
 // Store: all volumes of a daemon on two devices, with one journal (docs/disk-format.md).
 //
-// Invariants: properties P1–P13 of docs/architecture.md. What a crash leaves behind: everything acknowledged as
-// durable, nothing half-done; open() is recovery. Thread: one, the executor's; nothing here takes a lock.
+// Invariants: properties P1–P13 of docs/architecture.md. What a crash leaves behind: everything acknowledged
+// as durable, nothing half-done; open() is recovery. Thread: one, the executor's; nothing here takes a lock.
 #pragma once
 
 #include <functional>
@@ -29,10 +29,10 @@ struct FormatOptions {
 struct StoreOptions {
   uint64_t node_cache_bytes = limits::kDefaultNodeCacheSize;
   uint64_t dirty_nodes = limits::kDefaultDirtyNodes;  // a checkpoint starts at this many
-  uint64_t commit_interval_us = 1'000'000;            // records wait at most this long for a commit nobody asked for
-  uint64_t reclaim_pause_us = 1'000;                  // between steps of the reclaimer
-  unsigned reclaim_step_nodes = 16;                   // nodes dropped in one step
-  uint64_t slab_bytes = limits::kSlabSize;            // data preallocated at a time
+  uint64_t commit_interval_us = 1'000'000;  // records wait at most this long for a commit nobody asked for
+  uint64_t reclaim_pause_us = 1'000;        // between steps of the reclaimer
+  unsigned reclaim_step_nodes = 16;         // nodes dropped in one step
+  uint64_t slab_bytes = limits::kSlabSize;  // data preallocated at a time
 };
 
 class StoreCore;
@@ -44,21 +44,23 @@ class Store {
   // How large `meta` should be for `data_bytes` of data (bytes, multiple of 4 KiB).
   static uint64_t meta_bytes_for(uint64_t data_bytes, uint64_t journal_bytes);
 
-  // Recovers and serves. Errors: not_found (neither superblock is one of ours: not a store), corruption (superblocks
-  // or counts damaged beyond use), unsupported (feature or version), io. The devices and the executor outlive the store.
-  static Task<Result<std::unique_ptr<Store>>> open(Executor& executor, Device& meta, Device& data, StoreOptions options);
+  // Recovers and serves. Errors: not_found (neither superblock is one of ours: not a store), corruption
+  // (superblocks or counts damaged beyond use), unsupported (feature or version), io. The devices and the
+  // executor outlive the store.
+  static Task<Result<std::unique_ptr<Store>>> open(Executor& executor, Device& meta, Device& data,
+                                                   StoreOptions options);
   ~Store();
 
-  // Checkpoints, so that the next open replays nothing, and stops the background work. Requests and transactions
-  // must have ended; new ones get `unavailable`. Call it before destruction.
+  // Checkpoints, so that the next open replays nothing, and stops the background work. Requests and
+  // transactions must have ended; new ones get `unavailable`. Call it before destruction.
   Task<Status> close();
   // Stops the background work without a checkpoint and without any further write; for tests of crashes.
   Task<void> abandon();
 
   // A number for a new volume; unused ones are never used again.
   VolumeId new_volume_id();
-  // Applies all changes at one instant, or none, and returns when they are durable (and, for clones of disks, when
-  // every write that was in flight at that instant is in them). Errors name the first change at fault.
+  // Applies all changes at one instant, or none, and returns when they are durable (and, for clones of disks,
+  // when every write that was in flight at that instant is in them). Errors name the first change at fault.
   Task<Status> commit(Transaction transaction);
 
   Result<Volume> open_volume(VolumeId id);
@@ -71,12 +73,13 @@ class Store {
   Task<Status> flush();
   Task<Status> checkpoint();
 
-  // Calls `visit` with the ranges (multiples of 4 KiB) in which `a` and `b` may differ, ascending, merged, in time
-  // proportional to the difference. Different sizes: what lies beyond the smaller one counts as zeros.
+  // Calls `visit` with the ranges (multiples of 4 KiB) in which `a` and `b` may differ, ascending, merged, in
+  // time proportional to the difference. Different sizes: what lies beyond the smaller one counts as zeros.
   // Ranges that hold equal bytes in different clusters are reported; equal clusters never are.
   // visit answers whether to go on.
   Task<Status> diff(Volume a, Volume b, std::move_only_function<bool(Extent)> visit);
-  // Bytes of clusters the volume names (mapped), and of those that only this one cluster slot names (exclusive).
+  // Bytes of clusters the volume names (mapped), and of those that only this one cluster slot names
+  // (exclusive).
   struct Usage {
     uint64_t mapped_bytes = 0, exclusive_bytes = 0;
   };

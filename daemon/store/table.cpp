@@ -25,8 +25,8 @@ void Table::resize(uint64_t length_bytes) {
   }
 }
 
-// Brings the levels to the number of pages. Pages that fall away are remembered; index pages are cheap to make anew, so
-// a change of shape rewrites all of them.
+// Brings the levels to the number of pages. Pages that fall away are remembered; index pages are cheap to
+// make anew, so a change of shape rewrites all of them.
 void Table::reshape() {
   const uint64_t pages = bytes_.size() / kPageSize;
   for (uint64_t i = pages; i < refs_[0].size(); ++i)
@@ -45,7 +45,8 @@ void Table::reshape() {
 }
 
 std::byte* Table::edit(uint64_t offset, uint64_t length) {
-  OBRAZ_CHECK(length > 0 && offset + length <= bytes_.size() && offset / kPageSize == (offset + length - 1) / kPageSize);
+  OBRAZ_CHECK(length > 0 && offset + length <= bytes_.size() &&
+              offset / kPageSize == (offset + length - 1) / kPageSize);
   mark_dirty(offset / kPageSize);
   return &bytes_[offset];
 }
@@ -93,7 +94,8 @@ disk::TableRoot Table::freeze(const Freeze& freeze) {
     std::vector<uint64_t> changed_above;
     for (uint64_t index = 0; index < above.size(); ++index) {
       // An index page is written when something below it changed, or when it was never written (a new shape).
-      const bool touched = std::ranges::any_of(changed, [&](uint64_t c) { return c / kSlotsPerNode == index; });
+      const bool touched =
+          std::ranges::any_of(changed, [&](uint64_t c) { return c / kSlotsPerNode == index; });
       if (!touched && above[index])
         continue;
       copy.fill(std::byte{0});

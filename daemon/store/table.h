@@ -1,9 +1,9 @@
 // Table: one of the five flat arrays of a checkpoint (docs/disk-format.md, section 5), resident in memory.
 //
-// Invariants: `refs` of level 0 name the table pages of the last freeze, level n the index pages above them; a page is
-// written once, to a free page, and never changed. Changes mark table pages dirty; freeze() turns the dirty ones into
-// copies with new page numbers. What a crash leaves behind: the pages of the last durable superblock, untouched.
-// Thread: the store's. Does no I/O itself.
+// Invariants: `refs` of level 0 name the table pages of the last freeze, level n the index pages above them;
+// a page is written once, to a free page, and never changed. Changes mark table pages dirty; freeze() turns
+// the dirty ones into copies with new page numbers. What a crash leaves behind: the pages of the last durable
+// superblock, untouched. Thread: the store's. Does no I/O itself.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,6 @@
 #include "store/disk_format.h"
 
 namespace obraz {
-
 
 class Table {
  public:
@@ -37,8 +36,8 @@ class Table {
   bool dirty() const { return !dirty_list_.empty() || root_dirty_; }
 
   // Writes: allocate() gives a free page; retire(page) is told of each page the new version no longer names;
-  // emit(page, type, content) receives each new page and returns its checksum. `adjust` may change the copy of a table
-  // page (its index, its bytes) before it is emitted; it does not change the resident one.
+  // emit(page, type, content) receives each new page and returns its checksum. `adjust` may change the copy
+  // of a table page (its index, its bytes) before it is emitted; it does not change the resident one.
   struct Freeze {
     std::function<Page()> allocate;
     std::function<void(Page)> retire;
@@ -48,9 +47,9 @@ class Table {
   void mark_dirty(uint64_t page_index);
   disk::TableRoot freeze(const Freeze& freeze);
 
-  // Loading, level by level from the top: prepare(root) sets the shape; then for each level from the topmost down,
-  // for every page of refs(level), set_page(level, index, content). Level 0 are the table pages.
-  // False when the root's shape is impossible.
+  // Loading, level by level from the top: prepare(root) sets the shape; then for each level from the topmost
+  // down, for every page of refs(level), set_page(level, index, content). Level 0 are the table pages. False
+  // when the root's shape is impossible.
   bool prepare(const disk::TableRoot& root, uint64_t max_length_bytes);
   unsigned levels() const { return unsigned(refs_.size()); }
   const std::vector<disk::PageRef>& refs(unsigned level) const { return refs_[level]; }
@@ -61,7 +60,8 @@ class Table {
   void reshape();
   std::vector<std::byte> bytes_;  // whole pages
   uint64_t length_ = 0;
-  std::vector<std::vector<disk::PageRef>> refs_{{}};  // [0] table pages, [1…] index pages; the last has ≤ 1 entry
+  std::vector<std::vector<disk::PageRef>> refs_{
+      {}};  // [0] table pages, [1…] index pages; the last has ≤ 1 entry
   std::vector<bool> dirty_;
   std::vector<uint64_t> dirty_list_;
   std::vector<Page> forgotten_;  // pages of shrunk or reshaped levels, to retire at the next freeze

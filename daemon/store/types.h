@@ -12,8 +12,8 @@
 
 namespace obraz {
 
-constexpr uint64_t kClusterSize = 65536;                              // unit of allocation and sharing
-constexpr unsigned kBlocksPerCluster = kClusterSize / kBlockSize;     // 16; a block is the unit of validity
+constexpr uint64_t kClusterSize = 65536;                           // unit of allocation and sharing
+constexpr unsigned kBlocksPerCluster = kClusterSize / kBlockSize;  // 16; a block is the unit of validity
 constexpr uint16_t kAllBlocks = 0xffff;
 
 template <typename Tag>
@@ -45,12 +45,14 @@ struct Extent {
   friend bool operator==(const Extent&, const Extent&) = default;
 };
 
-// --- what a transaction may contain --------------------------------------------------------------------------------
+// --- what a transaction may contain
+// --------------------------------------------------------------------------------
 struct CreateVolume {  // an empty disk
   VolumeId id;
   uint64_t size_bytes;
 };
-struct CloneVolume {  // of a frozen volume, or of a disk as it is at this instant; beyond the source it reads as zeros
+struct CloneVolume {  // of a frozen volume, or of a disk as it is at this instant; beyond the source it reads
+                      // as zeros
   VolumeId id, source;
   VolumeKind kind;
   uint64_t size_bytes;  // not below the source's
@@ -65,31 +67,39 @@ struct ResizeVolume {  // grows only
   VolumeId id;
   uint64_t size_bytes;
 };
-// Resources are the catalog's; to the store they are bytes under a key. Key: 1–96 bytes; value: ≤ kMaxResourceSize.
+// Resources are the catalog's; to the store they are bytes under a key. Key: 1–96 bytes; value: ≤
+// kMaxResourceSize.
 struct PutResource {
   std::string key, value;
 };
 struct RemoveResource {
   std::string key;
 };
-using Change = std::variant<CreateVolume, CloneVolume, DeleteVolume, RevertVolume, ResizeVolume, PutResource, RemoveResource>;
+using Change = std::variant<CreateVolume, CloneVolume, DeleteVolume, RevertVolume, ResizeVolume, PutResource,
+                            RemoveResource>;
 using Transaction = std::vector<Change>;  // all or nothing, in this order, in one journal batch
 
 struct SpaceInfo {
-  uint64_t total_bytes = 0;        // of the data device, for clusters
-  uint64_t used_bytes = 0;         // clusters with a count above zero
-  uint64_t shared_bytes = 0;       // clusters with a count above one
-  uint64_t reclaimable_bytes = 0;  // a lower bound of what the reclaimer will still free: unreached trees by then known
+  uint64_t total_bytes = 0;   // of the data device, for clusters
+  uint64_t used_bytes = 0;    // clusters with a count above zero
+  uint64_t shared_bytes = 0;  // clusters with a count above one
+  uint64_t reclaimable_bytes =
+      0;  // a lower bound of what the reclaimer will still free: unreached trees by then known
   uint64_t meta_total_bytes = 0, meta_used_bytes = 0;  // node pages
-  uint64_t reclaim_queue = 0;      // subtrees still to drop
+  uint64_t reclaim_queue = 0;                          // subtrees still to drop
 };
 
-enum class StoreHealth : uint8_t { ok, damaged, failed };  // damaged: some volumes are; failed: read-only until reopened
+enum class StoreHealth : uint8_t {
+  ok,
+  damaged,
+  failed
+};  // damaged: some volumes are; failed: read-only until reopened
 
 struct StoreStats {
   uint64_t commits = 0, batches = 0, records = 0, checkpoints = 0, data_flushes = 0;
   uint64_t nodes_cached = 0, nodes_dirty = 0, node_loads = 0, node_evictions = 0;
-  uint64_t writes_in_place = 0, writes_first = 0, writes_allocating = 0, writes_to_base = 0, writes_copying = 0;
+  uint64_t writes_in_place = 0, writes_first = 0, writes_allocating = 0, writes_to_base = 0,
+           writes_copying = 0;
   uint64_t journal_bytes_used = 0, journal_bytes_total = 0, replayed_records = 0;
 };
 

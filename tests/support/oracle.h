@@ -89,6 +89,8 @@ class Oracle {
   void ends(Ticket ticket, Outcome outcome);
   Ticket read_begins() { return *reads_.insert(++clock_).first; }
   Problem read_ends(uint64_t volume, Ticket began, uint64_t offset, ConstBytes bytes);
+  // The same for a part of what the read covers; read_ends() or read_fails() follows.
+  Problem read_shows(uint64_t volume, Ticket began, uint64_t offset, ConstBytes bytes);
   void read_fails(Ticket began) { reads_.erase(began); }
   Ticket flush_begins() { return ++clock_; }
   void flush_ends(Ticket began);
@@ -108,6 +110,8 @@ class Oracle {
   Problem recovered_bytes(uint64_t volume, uint64_t offset, ConstBytes bytes);
   Problem recovered_zeros(uint64_t volume, uint64_t offset, uint64_t length);
 
+  // What a block of a volume holds when that is certain.
+  std::optional<std::vector<std::byte>> certain(uint64_t volume, uint64_t block) const;
   bool knows(uint64_t volume) const { return volumes_.contains(volume); }
   const ModelVolume& volume(uint64_t volume) const { return volumes_.at(volume); }
   std::vector<uint64_t> volumes() const;

@@ -92,7 +92,7 @@ TEST(Superblock, IsAsItsTableSays) {
 TEST(Superblock, IsReadBack) {
   PageBytes page(kPageSize);
   const Superblock s = some_superblock();
-  encode(s, page);
+  encode(s, Page{16}, page);
   const auto read = decode_superblock(page, Page{16});
   ASSERT_TRUE(read) << describe(read.error());
   PageBytes again(kPageSize);
@@ -249,7 +249,7 @@ TEST(Record, EachIsReadBackAndAsLongAsItSays) {
     const auto read = decode_record(rest);
     ASSERT_TRUE(read) << describe(read.error());
     EXPECT_EQ(read->index(), expected.index());
-    encode(*read, Page{16}, again);
+    encode(*read, again);
   }
   EXPECT_TRUE(rest.empty());
   EXPECT_EQ(bytes, again);
@@ -296,7 +296,7 @@ TEST(Record, RandomBytesNeverHarm) {
       continue;
     ++accepted;
     std::vector<std::byte> again;
-    encode(*read, Page{16}, again);
+    encode(*read, again);
     ASSERT_TRUE(std::equal(again.begin(), again.end(), bytes.begin()));
     ASSERT_EQ(again.size(), bytes.size() - rest.size());
   }
