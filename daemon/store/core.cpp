@@ -30,7 +30,8 @@ StoreCore::StoreCore(Executor& e, Device& m, Device& d, const StoreOptions& o, c
       cluster_growth_(e),
       commit_timer_(e),
       reclaim_timer_(e),
-      background_(e) {}
+      background_(e),
+      committer_(e) {}
 
 Status StoreCore::check_usable() const {
   if (!failure.empty())
@@ -110,7 +111,7 @@ Task<void> StoreCore::commit_loop() {
   while (failure.empty()) {
     if (commit_wanted_)
       co_await commit_once();
-    else if (stopping_)
+    else if (commits_stopping_)
       break;
     else
       co_await commit_event_.wait();

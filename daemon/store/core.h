@@ -139,7 +139,8 @@ class StoreCore {
   Status check_transaction(std::span<const disk::Record> records) const;
   Task<Status> load_table(unsigned id);
   Task<Status> replay();
-  void stop_background();
+  Task<void> stop_background();
+  Task<void> stop_commits();
 
   Status check_range(const VolumeState& volume, uint64_t offset, uint64_t length) const;
   Task<Status> write_window(VolumePtr volume, uint64_t offset, ConstBytes from);
@@ -161,14 +162,14 @@ class StoreCore {
 
   std::deque<PendingDrop> drops_;
   uint64_t records_ = 0, durable_records_ = 0, sealed_ = 0, reserved_pages_ = 0;
-  bool commit_wanted_ = false, checkpoint_wanted_ = false, freeze_wanted_ = false, stopping_ = false,
-       clean_ = false;
+  bool commit_wanted_ = false, checkpoint_wanted_ = false, freeze_wanted_ = false, stopping_ = false;
+  bool commits_stopping_ = false;  // later than stopping_: whoever is stopping may still need a commit
   std::unique_ptr<Frozen> frozen_;
   Event commit_event_, staged_event_, checkpoint_event_, room_event_, space_event_, reclaim_event_;
   std::array<Event, 2> commit_done_;  // by parity of the commit's number: one runs, the next gathers
   Mutex checkpoint_mutex_, page_growth_, cluster_growth_;
   Timer commit_timer_, reclaim_timer_;
-  Gate background_;
+  Gate background_, committer_;
 };
 
 }  // namespace obraz

@@ -172,7 +172,7 @@ Task<Status> StoreCore::start() {
   }
   superblock.run = superblock.generation + 1;  // 5
   journal.start_run(superblock.run);
-  background_.spawn(commit_loop());
+  committer_.spawn(commit_loop());
   const Status status = co_await run_checkpoint(false);
   if (!status) {
     co_await abandon();
@@ -184,31 +184,37 @@ Task<Status> StoreCore::start() {
   co_return Status();
 }
 
-void StoreCore::stop_background() {
+Task<void> StoreCore::stop_background() {
   stopping_ = true;
   commit_timer_.cancel();
   reclaim_timer_.cancel();
-  for (Event* event :
-       {&commit_event_, &staged_event_, &checkpoint_event_, &reclaim_event_, &space_event_, &room_event_})
+  for (Event* event : {&staged_event_, &checkpoint_event_, &reclaim_event_, &space_event_, &room_event_})
     event->notify_all();
+  co_await background_.close();
+}
+
+Task<void> StoreCore::stop_commits() {
+  commits_stopping_ = true;
+  commit_event_.notify_all();
+  co_await committer_.close();
 }
 
 Task<Status> StoreCore::close() {
   co_await operations.close();
+  co_await stop_background();
   Status status = check_usable();
   if (status)
     status = co_await run_checkpoint(true);
-  stop_background();
-  co_await background_.close();
+  co_await stop_commits();
   co_return status;
 }
 
 Task<void> StoreCore::abandon() {
   if (failure.empty())
     fail("abandoned", Error{ErrorCode::unavailable, 0, "stopped without a checkpoint"});
-  stop_background();
   co_await operations.close();
-  co_await background_.close();
+  co_await stop_background();
+  co_await stop_commits();
 }
 
 }  // namespace obraz

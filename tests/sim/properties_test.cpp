@@ -124,6 +124,35 @@ TEST_F(Properties, LineageIsConstantTime) {
   EXPECT_EQ(cost_of(1 * MiB), cost_of(10 * MiB));
 }
 
+// What changed is found without looking at what did not.
+TEST_F(Properties, TheDifferenceIsExactAndCostsWhatItIs) {
+  const uint64_t disk = run(world.create(512 * MiB));
+  for (uint64_t leaf = 0; leaf < 32; ++leaf)
+    run(world.write(disk, leaf * 16 * MiB, 64 * KiB));
+  const uint64_t before = run(world.snapshot(disk));
+  const uint64_t same = run(world.snapshot(disk));
+  run(world.write(disk, 5 * 16 * MiB + 4 * KiB, 8 * KiB));
+  run(world.write(disk, 300 * MiB, 100));
+  run(world.discard(disk, 7 * 16 * MiB, 16 * KiB));
+  run(world.discard(disk, 10 * 16 * MiB, 16 * MiB));  // a leaf as a whole
+  const uint64_t after = run(world.snapshot(disk));
+  world.close();
+  ASSERT_TRUE(world.open());
+  Cost cost(world);
+  run(world.diff(before, same, true));
+  EXPECT_EQ(cost.meta_operations(IoKind::read), 0u);
+  run(world.diff(before, after, true));
+  EXPECT_LE(cost.meta_operations(IoKind::read), 2u * (1 + 4)) << "two roots and the leaves that differ";
+  run(world.diff(after, before, true));
+  EXPECT_EQ(cost.data_operations(IoKind::read), 0u);
+  // Against a larger one, and against nothing.
+  const uint64_t grown = run(world.clone(after, VolumeKind::frozen, 6ull * limits::GiB));
+  run(world.diff(grown, before, true));
+  run(world.diff(before, grown, true));
+  const uint64_t empty = run(world.snapshot(run(world.create(4 * MiB))));
+  run(world.diff(empty, after, true));
+}
+
 TEST_F(Properties, AStoreClosedCleanlyReplaysNothing) {
   const uint64_t disk = run(world.create(kDisk));
   run(world.write(disk, 0, 256 * KiB, true));

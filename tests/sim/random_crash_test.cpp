@@ -20,6 +20,12 @@ class History {
   explicit History(uint64_t seed) : random_(seed * 7919), world_(draw_options(seed)) {
     world_.may_be_full = true;
     hot_ = pick({16, 64, 1024});
+    // How far apart the clusters that clients use are: side by side, or a leaf or more each.
+    stride_ = pick({1, 1, 1, 16, 259});
+    const uint64_t reach = ((stride_ > 1 ? hot_ : 1024) / kBlocksPerCluster * stride_ + 2) * kClusterSize;
+    size_ = round_up(std::max(reach, limits::kMinVolumeSize), limits::kVolumeSizeUnit);
+    if (random_() % 8 == 0)
+      size_ += 5 * limits::GiB;  // one level more
     disks_ = pick({1, 2, 4});
     volumes_ = pick({3, 6, 12});
     clients_ = pick({1, 2, 4, 8});
@@ -134,18 +140,20 @@ class History {
   // Offsets: few blocks, or many; aligned or not; mostly the start of the disk, sometimes far away.
   uint64_t draw_offset(std::mt19937_64& random, bool aligned) {
     uint64_t block = random() % hot_;
-    if (random() % 16 == 0)
+    if (stride_ == 1 && random() % 16 == 0)
       block = random() % 1024;  // every disk has as many
-    return block * kModelBlock + (aligned ? 0 : random() % kModelBlock);
+    const uint64_t cluster = block / kBlocksPerCluster * stride_;
+    return cluster * kClusterSize + block % kBlocksPerCluster * kBlockSize +
+           (aligned ? 0 : random() % kBlockSize);
   }
   uint64_t draw_length(std::mt19937_64& random, uint64_t offset, bool aligned) {
     uint64_t length = 1 + random() % 3;
     if (random() % 4 == 0)
       length = 1 + random() % 40;
-    length *= kModelBlock;
+    length *= kBlockSize;
     if (!aligned)
       length = 1 + random() % length;
-    return std::min(length, limits::kMinVolumeSize - offset);
+    return std::min(length, size_ - offset);
   }
 
   Task<void> one_request(std::mt19937_64& random) {
@@ -153,7 +161,7 @@ class History {
     const auto frozen = world_.usable(VolumeKind::frozen);
     const uint64_t what = random() % 100;
     if (disks.empty() || (disks.size() < disks_ && random() % 4 == 0)) {
-      co_await world_.create(limits::kVolumeSizeUnit * (1 + random() % 2));
+      co_await world_.create(size_ + limits::kVolumeSizeUnit * (random() % 2));
       co_return;
     }
     const uint64_t disk = disks[random() % disks.size()];
@@ -163,12 +171,14 @@ class History {
       co_await world_.write(disk, offset, length, fua);
     } else if (what < 52) {
       const bool whole = random() % 8 == 0;
-      co_await world_.discard(disk, whole ? 0 : offset, whole ? limits::kMinVolumeSize : length, fua);
+      co_await world_.discard(disk, whole ? 0 : offset, whole ? size_ : length, fua);
     } else if (what < 58) {
       Volume::ZeroOptions options;
       options.fua = fua;
       options.keep_allocated = random() % 2 == 0;
       co_await world_.zero(disk, offset, length, options);
+    } else if (what < 60) {
+      co_await world_.block_status(disk, offset, random() % 2 ? length : size_ - offset);
     } else if (what < 75) {
       const uint64_t from = frozen.empty() || random() % 3 != 0 ? disk : frozen[random() % frozen.size()];
       co_await world_.read(from, offset, length);
@@ -186,8 +196,10 @@ class History {
 
   Task<void> volume_request(std::mt19937_64& random, uint64_t disk, const std::vector<uint64_t>& frozen) {
     const auto all = world_.oracle.volumes();
-    const uint64_t what = random() % 12;
-    if (what < 3 && all.size() < volumes_) {
+    const uint64_t what = random() % 13;
+    if (what == 12 && !frozen.empty()) {
+      co_await world_.diff(frozen[random() % frozen.size()], frozen[random() % frozen.size()]);
+    } else if (what < 3 && all.size() < volumes_) {
       co_await world_.snapshot(disk);
     } else if (what < 4 && all.size() + 1 < volumes_) {
       auto disks = world_.usable(VolumeKind::disk);
@@ -208,8 +220,9 @@ class History {
     } else if (what == 11 && !reverting_) {
       reverting_ = true;
       const uint64_t size = world_.oracle.volume(disk).size_bytes();
-      if (size < 5 * limits::kVolumeSizeUnit)
-        co_await world_.resize(disk, size + limits::kVolumeSizeUnit);
+      const uint64_t more = uint64_t(4) << random() % 5;
+      if (size < size_ + 100 * limits::MiB)
+        co_await world_.resize(disk, size + more * limits::MiB);
       reverting_ = false;
     }
   }
@@ -217,6 +230,7 @@ class History {
   std::mt19937_64 random_;
   World world_;
   Survival survival_;
+  uint64_t stride_ = 1, size_ = 0;
   uint64_t hot_ = 0, disks_ = 0, volumes_ = 0, clients_ = 0, lives_ = 0, ends_at_ = 0;
   bool reverting_ = false;
 };

@@ -390,6 +390,95 @@ Task<bool> World::read(uint64_t volume, uint64_t offset, uint64_t length) {
   co_return !problem;
 }
 
+Task<bool> World::block_status(uint64_t volume, uint64_t offset, uint64_t length) {
+  if (down() || !oracle.knows(volume))
+    co_return false;
+  ++requests;
+  auto target = handle(volume);
+  if (!target)
+    co_return conclude("open", volume, Failure(target.error()));
+  const auto began = oracle.read_begins();
+  const size_t most = 1 + random() % 20;
+  std::vector<Extent> extents;
+  const Status status = co_await target->block_status(offset, length, most, extents);
+  if (!conclude("block status", volume, status) || !oracle.knows(volume)) {
+    oracle.read_fails(began);
+    co_return bool(status);
+  }
+  uint64_t at = offset;
+  Problem problem;
+  if (extents.empty() || extents.size() > most)
+    problem = fmt::format("{} extents", extents.size());
+  for (size_t i = 0; i < extents.size() && !problem; ++i) {
+    const Extent& extent = extents[i];
+    if (extent.offset != at || extent.length == 0 || extent.length > offset + length - at)
+      problem = fmt::format("extents are out of order at {:#x}", at);
+    else if (i > 0 && extents[i - 1].hole == extent.hole && extents[i - 1].zero == extent.zero)
+      problem = fmt::format("extents of one kind are not merged at {:#x}", at);
+    else if (extent.zero)
+      problem = oracle.read_shows(volume, began, at, std::vector<std::byte>(extent.length));
+    else if (extent.hole)
+      problem = fmt::format("the hole at {:#x} is not zero", at);
+    at += extent.length;
+  }
+  oracle.read_fails(began);
+  if (problem)
+    fail(fmt::format("STATUS {}: {}", range(volume, offset, length), *problem));
+  co_return !problem;
+}
+
+Task<bool> World::diff(uint64_t a, uint64_t b, bool exactly) {
+  if (down() || !oracle.knows(a) || !oracle.knows(b))
+    co_return false;
+  ++requests;
+  ++in_use_[a];
+  ++in_use_[b];
+  auto left = handle(a), right = handle(b);
+  Status status;
+  std::vector<Extent> extents;
+  if (!left || !right) {
+    status = Failure(left ? right.error() : left.error());
+  } else {
+    say(fmt::format("DIFF {} {}", a, b));
+    status = co_await store->diff(*left, *right, [&extents](Extent extent) {
+      extents.push_back(extent);
+      return true;
+    });
+  }
+  --in_use_[a];
+  --in_use_[b];
+  if (!conclude("diff", a, status))
+    co_return false;
+  std::set<uint64_t> named;
+  uint64_t end = 0;
+  for (const Extent& extent : extents) {
+    if (extent.offset % kModelBlock != 0 || extent.length % kModelBlock != 0 || extent.length == 0 ||
+        (extent.offset <= end && end != 0))
+      fail(fmt::format("DIFF {} {}: bad extent at {:#x}", a, b, extent.offset));
+    end = extent.offset + extent.length;
+    for (uint64_t at = extent.offset; at < end; at += kModelBlock)
+      named.insert(at / kModelBlock);
+  }
+  if (end > std::max(oracle.volume(a).size_bytes(), oracle.volume(b).size_bytes()))
+    fail(fmt::format("DIFF {} {}: beyond the end", a, b));
+  std::set<uint64_t> touched;
+  for (const uint64_t volume : {a, b})
+    for (const uint64_t block : oracle.touched_blocks(volume))
+      touched.insert(block);
+  for (const uint64_t block : touched) {
+    const auto was = oracle.certain(a, block), is = oracle.certain(b, block);
+    if (was && is && *was != *is && !named.contains(block))
+      fail(fmt::format("DIFF {} {}: block {:#x} differs and is not named", a, b, block));
+    if (exactly && was && is && *was == *is && named.contains(block))
+      fail(fmt::format("DIFF {} {}: block {:#x} does not differ and is named", a, b, block));
+  }
+  if (exactly)
+    for (const uint64_t block : named)
+      if (!touched.contains(block))
+        fail(fmt::format("DIFF {} {}: block {:#x} was never written and is named", a, b, block));
+  co_return true;
+}
+
 Task<bool> World::flush() {
   if (down())
     co_return false;

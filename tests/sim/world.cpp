@@ -174,29 +174,29 @@ Task<Problem> verify_volume(World& world, uint64_t number) {
   auto volume = world.store->open_volume({number});
   if (!volume)
     co_return fmt::format("volume {} cannot be opened: {}", number, describe(volume.error()));
-  constexpr uint64_t kPiece = 1 << 20;
-  ClientBuffer buffer(kPiece);
-  for (uint64_t offset = 0; offset < volume->size_bytes(); offset += kPiece) {
+  const uint64_t piece = std::min(volume->size_bytes(), limits::kMaxRequestSize);
+  ClientBuffer all(piece);  // holes leave it untouched, so it costs what is there
+  for (uint64_t offset = 0; offset < volume->size_bytes(); offset += piece) {
+    const Bytes bytes = all.bytes().first(std::min(piece, volume->size_bytes() - offset));
     std::vector<Extent> extents;
-    const Status status = co_await volume->read(offset, buffer.bytes(), &extents);
+    const Status status = co_await volume->read(offset, bytes, &extents);
     if (!status)
       co_return fmt::format("volume {} at {:#x} cannot be read: {}", number, offset,
                             describe(status.error()));
     uint64_t at = offset;
     for (const Extent& extent : extents) {
-      if (extent.offset != at || extent.length == 0 || extent.length > offset + kPiece - at)
+      if (extent.offset != at || extent.length == 0 || extent.length > offset + bytes.size() - at)
         co_return fmt::format("volume {} at {:#x}: extents do not cover the read", number, at);
       Problem problem;
       if (extent.zero)
         problem = world.oracle.recovered_zeros(number, at, extent.length);
       else
-        problem =
-            world.oracle.recovered_bytes(number, at, buffer.bytes().subspan(at - offset, extent.length));
+        problem = world.oracle.recovered_bytes(number, at, bytes.subspan(at - offset, extent.length));
       if (problem)
         co_return problem;
       at += extent.length;
     }
-    if (at != offset + kPiece)
+    if (at != offset + bytes.size())
       co_return fmt::format("volume {} at {:#x}: extents end too early", number, at);
   }
   co_return std::nullopt;

@@ -85,6 +85,10 @@ class World {
   Task<bool> zero(uint64_t volume, uint64_t offset, uint64_t length, Volume::ZeroOptions options = {});
   Task<bool> discard(uint64_t volume, uint64_t offset, uint64_t length, bool fua = false);
   Task<bool> read(uint64_t volume, uint64_t offset, uint64_t length);
+  // Every extent that is said to be zero must read so.
+  Task<bool> block_status(uint64_t volume, uint64_t offset, uint64_t length);
+  // Between frozen volumes: every block that differs must be named. `exactly`: and no other.
+  Task<bool> diff(uint64_t a, uint64_t b, bool exactly = false);
   Task<bool> flush();
   Task<bool> checkpoint();
   Task<void> sleep_us(uint64_t duration_us);

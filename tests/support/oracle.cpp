@@ -303,9 +303,26 @@ void Oracle::pin(History& history, ConstBytes bytes) {
 }
 
 Problem Oracle::read_ends(uint64_t number, Ticket began, uint64_t offset, ConstBytes bytes) {
+  Problem problem = read_shows(number, began, offset, bytes);
+  reads_.erase(began);
+  return problem;
+}
+
+std::optional<std::vector<std::byte>> Oracle::certain(uint64_t number, uint64_t block) const {
+  const auto& blocks = volumes_.at(number).blocks;
+  const auto found = blocks.find(block);
+  if (found == blocks.end())
+    return std::vector<std::byte>(kModelBlock);
+  const auto allowed = allowed_now(found->second, clock_ + 1);
+  if (allowed.size() != 1)
+    return std::nullopt;
+  const ConstBytes bytes = bytes_of(allowed.front().content);
+  return std::vector<std::byte>(bytes.begin(), bytes.end());
+}
+
+Problem Oracle::read_shows(uint64_t number, Ticket began, uint64_t offset, ConstBytes bytes) {
   static const std::vector<Change> kNever{{0, 0, false, true, nullptr}};
   const bool oldest = *reads_.begin() == began;  // older reads may still show older changes
-  reads_.erase(began);
   ModelVolume& target = volumes_.at(number);
   for (uint64_t at = 0; at < bytes.size();) {
     const uint64_t place = offset + at;
