@@ -416,7 +416,7 @@ Task<bool> World::block_status(uint64_t volume, uint64_t offset, uint64_t length
     else if (i > 0 && extents[i - 1].hole == extent.hole && extents[i - 1].zero == extent.zero)
       problem = fmt::format("extents of one kind are not merged at {:#x}", at);
     else if (extent.zero)
-      problem = oracle.read_shows(volume, began, at, std::vector<std::byte>(extent.length));
+      problem = oracle.read_shows_zeros(volume, began, at, extent.length);
     else if (extent.hole)
       problem = fmt::format("the hole at {:#x} is not zero", at);
     at += extent.length;

@@ -85,7 +85,8 @@ World::World(const WorldOptions& options)
            formatted(options).second),
       unclaimed_(loop) {
   current = this;
-  log::set_level(log::Level(0));  // thousands of stores that fail as they should
+  if (!std::getenv("OBRAZ_SIM_LOG"))  // thousands of stores fail as they should
+    log::set_level(log::Level(0));
   loop.on_stuck = print_current;
   std::signal(SIGABRT, on_abort);
   std::signal(SIGSEGV, on_abort);
@@ -247,6 +248,8 @@ void World::check_devices(const char* when) {
   const auto report = loop.run(check_store(loop, meta, data, CheckOptions{}));
   if (!report)
     return fail(fmt::format("checker, {}: {}", when, describe(report.error())));
+  for (size_t i = 0; i < std::min<size_t>(report->problems.size(), 30); ++i)
+    say("checker: " + report->problems[i]);
   if (!report->clean())
     fail(fmt::format("checker, {}: {} problems, first: {}", when, report->problems.size(),
                      report->problems.front()));

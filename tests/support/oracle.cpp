@@ -320,6 +320,19 @@ std::optional<std::vector<std::byte>> Oracle::certain(uint64_t number, uint64_t 
   return std::vector<std::byte>(bytes.begin(), bytes.end());
 }
 
+Problem Oracle::read_shows_zeros(uint64_t number, Ticket began, uint64_t offset, uint64_t length) {
+  const uint64_t end = offset + length;
+  for (const uint64_t block : touched_blocks(number)) {
+    const uint64_t first = std::max(offset, block * kModelBlock),
+                   last = std::min(end, (block + 1) * kModelBlock);
+    if (first >= last)
+      continue;
+    if (Problem problem = read_shows(number, began, first, ConstBytes(kZeros).first(last - first)))
+      return problem;
+  }
+  return {};
+}
+
 Problem Oracle::read_shows(uint64_t number, Ticket began, uint64_t offset, ConstBytes bytes) {
   static const std::vector<Change> kNever{{0, 0, false, true, nullptr}};
   const bool oldest = *reads_.begin() == began;  // older reads may still show older changes

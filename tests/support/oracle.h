@@ -91,6 +91,7 @@ class Oracle {
   Problem read_ends(uint64_t volume, Ticket began, uint64_t offset, ConstBytes bytes);
   // The same for a part of what the read covers; read_ends() or read_fails() follows.
   Problem read_shows(uint64_t volume, Ticket began, uint64_t offset, ConstBytes bytes);
+  Problem read_shows_zeros(uint64_t volume, Ticket began, uint64_t offset, uint64_t length);
   void read_fails(Ticket began) { reads_.erase(began); }
   Ticket flush_begins() { return ++clock_; }
   void flush_ends(Ticket began);
