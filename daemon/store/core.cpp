@@ -188,9 +188,9 @@ Task<void> StoreCore::checkpoint_loop() {
 
 std::unique_ptr<StoreCore::Frozen> StoreCore::freeze() {
   auto frozen = std::make_unique<Frozen>();
-  std::vector<Drop> pending;
-  for (const PendingDrop& drop : drops_)
-    pending.push_back(drop.drop);
+  std::vector<Drop*> pending;
+  for (PendingDrop& drop : drops_)
+    pending.push_back(&drop.drop);
   frozen->state = state.freeze(pending);
   disk::Superblock& s = frozen->superblock = superblock;
   s.generation = superblock.generation + 1;
@@ -297,10 +297,10 @@ Task<void> StoreCore::reclaim_loop() {
         const Page page = missing->ref.page;
         const Status status = co_await state.cache().load(missing->ref, missing->level);
         if (!status && state.has_dead() && state.dead().back().node.page == page) {
-          log::error("store: a node to reclaim is unreadable, its space is lost until a repair: {}",
-                     describe(status.error()));
+          log::error("store: page {} of meta is unreadable, what it names cannot be reclaimed: {}",
+                     page.value, describe(status.error()));
           ++damaged_events;
-          state.skip_dead();
+          state.set_dead_aside();
         }
       }
       if (stopping_ || !failure.empty())

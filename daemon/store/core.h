@@ -81,6 +81,11 @@ class StoreCore {
   Task<Status> cache(VolumePtr volume, uint64_t offset, uint64_t length);
   Task<Status> block_status(VolumePtr volume, uint64_t offset, uint64_t length, size_t max_extents,
                             std::vector<Extent>& out);
+  // --- whole trees (tree_walk.cpp)
+  // ---------------------------------------------------------------------------------------
+  Task<Status> diff(VolumePtr a, VolumePtr b, std::move_only_function<bool(Extent)> visit);
+  Task<Result<Store::Usage>> usage(VolumePtr volume);
+
   // The leaf for a cluster, loaded if need be. The view is good until the next co_await of the caller.
   Task<Result<LeafView>> leaf(VolumePtr volume, VirtualCluster cluster);
   // Loads what is missing; a damaged node marks the volume.

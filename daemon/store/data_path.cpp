@@ -14,6 +14,10 @@ uint16_t mask_of(unsigned first_block, unsigned end_block) {
   return uint16_t(((1u << end_block) - 1) & ~((1u << first_block) - 1));
 }
 
+Failure deleted() {
+  return fail(ErrorCode::not_found, "the volume was deleted");
+}
+
 // Appends to a list of extents, merging neighbours of one kind.
 void add_extent(std::vector<Extent>& out, Extent next) {
   if (!out.empty() && out.back().hole == next.hole && out.back().zero == next.zero &&
@@ -27,14 +31,19 @@ void add_extent(std::vector<Extent>& out, Extent next) {
 
 Status StoreCore::check_range(const VolumeState& volume, uint64_t offset, uint64_t length) const {
   if (volume.deleted)
-    return obraz::fail(ErrorCode::not_found, "the volume was deleted");
+    return deleted();
   if (offset > volume.size_bytes || length > volume.size_bytes - offset)
     return obraz::fail(ErrorCode::out_of_range, "beyond the end of the volume");
   return {};
 }
 
+// Whoever calls has looked the reference up just now, without waiting since. The page is not reused while the
+// load is in flight, as little as a cluster that is being read.
 Task<Status> StoreCore::load_missing(const Missing& missing, VolumeState& volume) {
+  IoTracker::Entry entry;
+  entry.begin(io);
   const Status status = co_await state.cache().load(missing.ref, missing.level);
+  end_io(entry);
   if (!status && status.error().code == ErrorCode::corruption) {
     ++damaged_events;
     if (!std::exchange(volume.damaged, true))
@@ -46,6 +55,8 @@ Task<Status> StoreCore::load_missing(const Missing& missing, VolumeState& volume
 
 Task<Result<LeafView>> StoreCore::leaf(VolumePtr volume, VirtualCluster cluster) {
   for (;;) {
+    if (volume->deleted)
+      co_return deleted();
     const LeafView view = state.leaf_of(*volume, cluster);
     if (!view.missing)
       co_return view;
@@ -103,6 +114,8 @@ Task<Status> StoreCore::transfer(std::vector<Segment> segments) {
 // ---------------------------------------------------------------------------------------------------------
 
 Task<Status> StoreCore::read(VolumePtr volume, uint64_t offset, Bytes into, std::vector<Extent>* extents) {
+  if (extents)
+    extents->clear();
   Status status = check_range(*volume, offset, into.size());
   OBRAZ_CO_TRY(status);
   if (into.empty())
@@ -578,8 +591,6 @@ Task<Status> StoreCore::deallocate(VolumePtr volume, uint64_t first_block, uint6
     OBRAZ_CO_TRY(view);
     status = check_usable();
     OBRAZ_CO_TRY(status);
-    if (volume->deleted)
-      co_return obraz::fail(ErrorCode::not_found, "the volume was deleted");
     if (volume->generation != generation)
       co_return Status();  // as if before the revert
     if (view->drop_level) {
@@ -617,6 +628,8 @@ Task<Status> StoreCore::deallocate(VolumePtr volume, uint64_t first_block, uint6
 Task<Result<StoreCore::SubtreeView>> StoreCore::leaf_or_subtree(VolumePtr volume, VirtualCluster cluster,
                                                                 uint64_t block, uint64_t reach) {
   for (;;) {
+    if (volume->deleted)
+      co_return deleted();
     SubtreeView view;
     std::optional<Missing> missing;
     disk::PageRef ref = volume->root;

@@ -402,6 +402,8 @@ void State::apply_one(const DeleteVolume& r, std::vector<Drop>& drops) {
   const auto volume = volumes_.at(r.id);
   if (volume->root)
     drops.push_back({volume->root, {}, uint8_t(volume->level)});
+  // Handles may outlive the volume; what the tree names is not theirs to follow any more.
+  volume->root = {};
   volume->deleted = true;
   disk::encode(disk::VolumeEntry{},
                tables_[disk::kVolumes].edit(volume->entry * disk::kVolumeEntrySize, disk::kVolumeEntrySize));
@@ -531,7 +533,8 @@ void State::reclaim_one() {
   free_node_page(entry.node.page);
 }
 
-void State::skip_dead() {
+void State::set_dead_aside() {
+  unreadable_dead_.push_back(dead_.back());
   dead_.pop_back();
 }
 
@@ -543,7 +546,7 @@ void State::patch_checksum(PageRef& ref) const {
     ref.checksum = node->checksum;
 }
 
-FrozenState State::freeze(const std::vector<Drop>& pending) {
+FrozenState State::freeze(const std::vector<Drop*>& pending) {
   FrozenState frozen;
   frozen.next_volume = next_volume_;
   frozen.nodes = cache_.freeze();
@@ -559,10 +562,10 @@ FrozenState State::freeze(const std::vector<Drop>& pending) {
   }
   for (const auto& volume : changed_volumes_) {
     volume->changed = false;
-    if (volume->root)
-      patch_checksum(volume->root);
     if (volume->deleted)
       continue;
+    if (volume->root)
+      patch_checksum(volume->root);
     disk::encode(
         disk::VolumeEntry{volume->id, volume->size_bytes, volume->root, uint8_t(volume->level), volume->kind,
                           volume->generation},
@@ -572,23 +575,23 @@ FrozenState State::freeze(const std::vector<Drop>& pending) {
 
   // Counts without the pending drops; nodes that have no other reference are on the frozen list of drops.
   std::map<uint64_t, uint32_t> fewer_clusters, fewer_pages;
+  for (disk::DropEntry& entry : dead_)
+    patch_checksum(entry.node);
   std::vector<disk::DropEntry> dead = dead_;
+  dead.insert(dead.end(), unreadable_dead_.begin(), unreadable_dead_.end());
   boost::unordered_flat_map<uint64_t, Drop> pending_nodes;
-  for (const Drop& drop : pending) {
-    if (drop.cluster) {
-      ++fewer_clusters[drop.cluster.value];
+  for (Drop* drop : pending) {
+    if (drop->cluster) {
+      ++fewer_clusters[drop->cluster.value];
     } else {
-      ++fewer_pages[drop.node.page.value];
-      pending_nodes[drop.node.page.value] = drop;
+      patch_checksum(drop->node);
+      ++fewer_pages[drop->node.page.value];
+      pending_nodes[drop->node.page.value] = *drop;
     }
   }
   for (const auto& [page, fewer] : fewer_pages)
     if (page_count(Page{page}) == fewer)
       dead.push_back({pending_nodes[page].node, pending_nodes[page].level});
-  for (disk::DropEntry& entry : dead)
-    patch_checksum(entry.node);
-  for (disk::DropEntry& entry : dead_)
-    patch_checksum(entry.node);
   Table& drops = tables_[disk::kDrops];
   drops.resize(dead.size() * disk::kDropEntrySize);
   for (size_t i = 0; i < dead.size(); ++i)

@@ -115,7 +115,8 @@ class State {
   bool has_dead() const { return !dead_.empty(); }
   std::optional<Missing> reclaim_needs();
   void reclaim_one();
-  void skip_dead();  // its node is unreadable: what it names leaks
+  // Its node is unreadable: it stays in the table of drops, and the next opening tries again.
+  void set_dead_aside();
   const std::vector<disk::DropEntry>& dead() const { return dead_; }
 
   // --- space
@@ -134,8 +135,9 @@ class State {
 
   // --- checkpoint
   // ---------------------------------------------------------------------------------------------------
-  // `pending`: drops of sealed records not released yet; the frozen counts are without them.
-  FrozenState freeze(const std::vector<Drop>& pending);
+  // `pending`: drops of sealed records not released yet; the frozen counts are without them. Checksums of
+  // nodes they name are filled in.
+  FrozenState freeze(const std::vector<Drop*>& pending);
   NodeCache& cache() { return cache_; }
   const NodeCache& cache() const { return cache_; }
 
@@ -190,7 +192,7 @@ class State {
   std::map<std::string, std::string> resources_;
   boost::unordered_flat_map<std::string, ResourcePlace> places_;
   std::map<uint64_t, uint64_t> free_cells_;  // first → count
-  std::vector<disk::DropEntry> dead_;
+  std::vector<disk::DropEntry> dead_, unreadable_dead_;
   std::vector<Page> retired_;
   VolumeId next_volume_{1};
   uint64_t used_clusters_ = 0, shared_clusters_ = 0;

@@ -234,155 +234,19 @@ Task<Status> Store::checkpoint() {
 
 // --- difference and usage
 // --------------------------------------------------------------------------------------------
-namespace {
-
-// A node of a mapping, or nothing, and the first cluster below it.
-struct Subtree {
-  disk::PageRef ref;
-  unsigned level = 0;
-};
-
-// A copy of a node's slots: good across co_await. All zeros when the subtree is absent.
-Task<Status> copy_slots(StoreCore* core, VolumeState* volume, Subtree tree, AlignedBytes* into) {
-  std::ranges::fill(into->bytes(), std::byte{0});
-  while (tree.ref) {
-    if (const Node* node = core->state.node(tree.ref, tree.level)) {
-      std::ranges::copy(node->bytes(), into->bytes().begin());
-      break;
-    }
-    const Status status = co_await core->load_missing({tree.ref, tree.level}, *volume);
-    OBRAZ_CO_TRY(status);
-  }
-  co_return Status();
-}
-
-struct Differ {
-  StoreCore* core;
-  std::shared_ptr<VolumeState> a, b;
-  std::move_only_function<bool(Extent)> visit;
-  uint64_t end = 0;  // bytes; nothing is reported beyond
-  Extent run;
-  bool stopped = false;
-
-  void add(uint64_t offset, uint64_t length) {
-    if (stopped || offset >= end)
-      return;
-    length = std::min(length, end - offset);
-    if (run.length > 0 && run.offset + run.length == offset) {
-      run.length += length;
-      return;
-    }
-    finish();
-    run = {offset, length, false, false};
-  }
-  void finish() {
-    if (run.length > 0 && !stopped)
-      stopped = !visit(run);
-    run = {};
-  }
-};
-
-Task<Status> diff_trees(Differ* d, Subtree a, Subtree b, uint64_t first_cluster) {
-  if (d->stopped || (a.ref && b.ref && a.ref.page == b.ref.page && a.level == b.level) || (!a.ref && !b.ref))
-    co_return Status();
-  // Trees of different height: what lies beyond the lower one is compared with nothing.
-  if (a.level != b.level) {
-    Subtree& high = a.level > b.level ? a : b;
-    Subtree& low = a.level > b.level ? b : a;
-    AlignedBytes slots(kPageSize);
-    VolumeState* volume = a.level > b.level ? d->a.get() : d->b.get();
-    Status status = co_await copy_slots(d->core, volume, high, &slots);
-    OBRAZ_CO_TRY(status);
-    for (unsigned i = 0; i < disk::kSlotsPerNode; ++i) {
-      const Subtree child{disk::load_page_ref(&slots.bytes()[i * disk::kSlotSize]), high.level - 1};
-      const Subtree other = i == 0 ? low : Subtree{{}, child.level};
-      const Subtree left = a.level > b.level ? child : other, right = a.level > b.level ? other : child;
-      status = co_await diff_trees(d, left, right, first_cluster + i * disk::clusters_per_slot(high.level));
-      OBRAZ_CO_TRY(status);
-    }
-    co_return status;
-  }
-  AlignedBytes left(kPageSize), right(kPageSize);
-  Status status = co_await copy_slots(d->core, d->a.get(), a, &left);
-  OBRAZ_CO_TRY(status);
-  status = co_await copy_slots(d->core, d->b.get(), b, &right);
-  OBRAZ_CO_TRY(status);
-  for (unsigned i = 0; i < disk::kSlotsPerNode && !d->stopped; ++i) {
-    const std::byte* l = &left.bytes()[i * disk::kSlotSize];
-    const std::byte* r = &right.bytes()[i * disk::kSlotSize];
-    const uint64_t cluster = first_cluster + i * disk::clusters_per_slot(a.level);
-    if (a.level > 0) {
-      const disk::PageRef lr = disk::load_page_ref(l), rr = disk::load_page_ref(r);
-      if (lr.page == rr.page)
-        continue;
-      status = co_await diff_trees(d, {lr, a.level - 1}, {rr, a.level - 1}, cluster);
-      OBRAZ_CO_TRY(status);
-      continue;
-    }
-    const Slot ls = disk::load_slot(l), rs = disk::load_slot(r);
-    if (ls == rs)
-      continue;
-    for (unsigned block = 0; block < kBlocksPerCluster; ++block)
-      if (ls.place(block) != rs.place(block))
-        d->add(cluster * kClusterSize + block * kBlockSize, kBlockSize);
-  }
-  co_return status;
-}
-
-Task<Status> count_usage(StoreCore* core, VolumeState* volume, Subtree tree, bool shared,
-                         Store::Usage* usage) {
-  if (!tree.ref)
-    co_return Status();
-  AlignedBytes slots(kPageSize);
-  const Status status = co_await copy_slots(core, volume, tree, &slots);
-  OBRAZ_CO_TRY(status);
-  shared = shared || core->state.page_count(tree.ref.page) > 1;
-  for (unsigned i = 0; i < disk::kSlotsPerNode; ++i) {
-    const std::byte* at = &slots.bytes()[i * disk::kSlotSize];
-    if (tree.level > 0) {
-      const Status below =
-          co_await count_usage(core, volume, {disk::load_page_ref(at), tree.level - 1}, shared, usage);
-      OBRAZ_CO_TRY(below);
-      continue;
-    }
-    const Slot slot = disk::load_slot(at);
-    for (PhysicalCluster cluster : {slot.own, slot.base})
-      if (cluster) {
-        usage->mapped_bytes += kClusterSize;
-        if (!shared && core->state.cluster_count(cluster) == 1)
-          usage->exclusive_bytes += kClusterSize;
-      }
-  }
-  co_return Status();
-}
-
-}  // namespace
 
 Task<Status> Store::diff(Volume a, Volume b, std::move_only_function<bool(Extent)> visit) {
   Operation operation(core_->operations);
   if (!operation)
     co_return closing();
-  if (a.state_->deleted || b.state_->deleted)
-    co_return fail(ErrorCode::not_found, "the volume was deleted");
-  Differ differ{core_.get(), a.state_, b.state_, std::move(visit), std::max(a.size_bytes(), b.size_bytes()),
-                {},          false};
-  // The trees as of now. A disk's nodes may be replaced while we look; then this fails cleanly or reports the
-  // newer state.
-  const Subtree left{a.state_->root, a.state_->level}, right{b.state_->root, b.state_->level};
-  const Status status = co_await diff_trees(&differ, left, right, 0);
-  differ.finish();
-  co_return status;
+  co_return co_await core_->diff(a.state_, b.state_, std::move(visit));
 }
 
 Task<Result<Store::Usage>> Store::usage(Volume volume) {
   Operation operation(core_->operations);
   if (!operation)
     co_return closing();
-  Usage usage;
-  const Subtree root{volume.state_->root, volume.state_->level};
-  const Status status = co_await count_usage(core_.get(), volume.state_.get(), root, false, &usage);
-  OBRAZ_CO_TRY(status);
-  co_return usage;
+  co_return co_await core_->usage(volume.state_);
 }
 
 // --- status
