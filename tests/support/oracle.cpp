@@ -68,9 +68,11 @@ Oracle::History& Oracle::history(ModelVolume& volume, uint64_t block) {
   auto [it, fresh] = volume.blocks.try_emplace(block);
   if (fresh) {
     it->second.push_back({0, 0, false, true, nullptr});
-    for (const Ticket revert : volume.reverts) {  // to zeros: its source has nothing here
-      it->second.push_back({revert, UINT64_MAX, false, false, nullptr});
-      in_flight_[revert].push_back({volume.number, block});
+    for (const ModelVolume::Wipe& wipe : volume.wipes) {
+      if (block < wipe.first_block || block >= wipe.end_block)
+        continue;
+      it->second.push_back({wipe.ticket, UINT64_MAX, false, false, nullptr});
+      in_flight_[wipe.ticket].push_back({volume.number, block});
     }
   }
   return it->second;
@@ -152,7 +154,7 @@ Oracle::Ticket Oracle::revert_begins(uint64_t volume, uint64_t source) {
   for (const uint64_t block : touched_blocks(volume))
     if (!from.blocks.contains(block))
       add(target, block, ticket, {nullptr});
-  target.reverts.push_back(ticket);
+  target.wipes.push_back({ticket, 0, UINT64_MAX});
   target.sizes.push_back(from.size_bytes());
   return ticket;
 }
@@ -160,7 +162,6 @@ Oracle::Ticket Oracle::revert_begins(uint64_t volume, uint64_t source) {
 void Oracle::revert_ends(uint64_t volume, Ticket ticket, bool done) {
   ends(ticket, done ? Outcome::durable : Outcome::failed);
   ModelVolume& target = volumes_.at(volume);
-  std::erase(target.reverts, ticket);
   if (done)
     target.sizes = {target.sizes.back()};
   else
@@ -201,29 +202,36 @@ Oracle::Ticket Oracle::change_begins(uint64_t number, uint64_t offset, uint64_t 
   const Ticket ticket = ++clock_;
   in_flight_[ticket];
   ModelVolume& target = volumes_.at(number);
+  if (!bytes) {  // whole blocks; those without a history stay without
+    const uint64_t first = divide_up(offset, kModelBlock), end = (offset + length) / kModelBlock;
+    for (auto it = target.blocks.lower_bound(first); it != target.blocks.end() && it->first < end; ++it)
+      add(target, it->first, ticket, {nullptr});
+    if (first < end)
+      target.wipes.push_back({ticket, first, end});
+  }
   for (uint64_t at = offset; at < offset + length;) {
     const uint64_t block = at / kModelBlock, in_block = at % kModelBlock;
     const uint64_t n = std::min(kModelBlock - in_block, offset + length - at);
     std::vector<Content> contents;
     if (n == kModelBlock && !bytes) {
-      contents.push_back(nullptr);
-    } else {
-      // Around a partial write stands whatever stood there.
-      std::vector<Content> below{nullptr};
-      if (n < kModelBlock) {
-        below.clear();
-        for (const Change& change : allowed_now(history(target, block), ticket))
-          below.push_back(change.content);
-      }
-      for (const Content& base : below) {
-        auto made = std::make_shared<ContentBytes>();
-        std::memcpy(made->data(), bytes_of(base).data(), kModelBlock);
-        if (bytes)
-          std::memcpy(made->data() + in_block, bytes + (at - offset), n);
-        else
-          std::memset(made->data() + in_block, 0, n);
-        contents.push_back(std::move(made));
-      }
+      at = round_down(offset + length, kModelBlock);
+      continue;
+    }
+    // Around a partial write stands whatever stood there.
+    std::vector<Content> below{nullptr};
+    if (n < kModelBlock) {
+      below.clear();
+      for (const Change& change : allowed_now(history(target, block), ticket))
+        below.push_back(change.content);
+    }
+    for (const Content& base : below) {
+      auto made = std::make_shared<ContentBytes>();
+      std::memcpy(made->data(), bytes_of(base).data(), kModelBlock);
+      if (bytes)
+        std::memcpy(made->data() + in_block, bytes + (at - offset), n);
+      else
+        std::memset(made->data() + in_block, 0, n);
+      contents.push_back(std::move(made));
     }
     add(target, block, ticket, contents);
     at += n;
@@ -261,6 +269,8 @@ void Oracle::ends(Ticket ticket, Outcome outcome) {
     }
   }
   in_flight_.erase(found);
+  for (auto& [number, volume] : volumes_)
+    std::erase_if(volume.wipes, [ticket](const ModelVolume::Wipe& wipe) { return wipe.ticket == ticket; });
 }
 
 void Oracle::flush_ends(Ticket began) {
@@ -384,8 +394,6 @@ void Oracle::crashed() {
   reads_.clear();
   while (!in_flight_.empty())
     ends(in_flight_.begin()->first, Outcome::failed);
-  for (auto& [number, volume] : volumes_)
-    volume.reverts.clear();
 }
 
 Problem Oracle::recovered_volume(uint64_t number, std::optional<uint64_t> size_bytes, bool frozen) {

@@ -61,7 +61,12 @@ class ModelVolume {
   };
   using History = std::vector<Change>;
   std::map<uint64_t, History> blocks;  // by number; absent: zeros since ever
-  std::vector<uint64_t> reverts;       // tickets of reverts in flight
+  // What is being zeroed, or reverted to zeros, where nothing was ever written; a later write may still
+  // come before it.
+  struct Wipe {
+    uint64_t ticket = 0, first_block = 0, end_block = 0;
+  };
+  std::vector<Wipe> wipes;
 };
 
 class Oracle {
