@@ -125,6 +125,7 @@ Task<Answer<StoreDevices>> format_into(Reactor& reactor, std::string path, NewSt
 Answer<StoreDevices> open_existing_store(Reactor& reactor, const std::string& path, bool read_only) {
   FileDevice::Options options;
   options.read_only = read_only;
+  options.lock_patience_ms = limits::kLockPatienceMs;
   auto meta = open_device(reactor, path + kMeta, options);
   if (!meta)
     return std::unexpected(meta.error());

@@ -28,8 +28,9 @@ constexpr uint64_t kDefaultNodeCacheSize = 256 * MiB;  // (config) mapping nodes
 constexpr uint64_t kDefaultDirtyNodes = 8192;   // (config) 32 MiB: checksumming them at a freeze takes ~4 ms
 constexpr uint64_t kMaxRequestSize = 32 * MiB;  // one read or write; the NBD protocol's customary maximum
 constexpr uint64_t kWindowSize =
-    4 * MiB;                              // a longer write is done in windows of this, each atomic in the map
-constexpr uint64_t kSlabSize = 64 * MiB;  // unit in which the data file is preallocated and punched
+    4 * MiB;  // a longer write is done in windows of this, each atomic in the map
+constexpr uint64_t kLockPatienceMs = 5000;   // for the I/O of a killed predecessor to drain
+constexpr uint64_t kSlabSize = 64 * MiB;     // unit in which the data file is preallocated and punched
 constexpr uint64_t kPageSlabSize = 8 * MiB;  // the same for node pages of the meta file
 
 // --- io

@@ -9,6 +9,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <thread>
 
 #include "base/log.h"
 
@@ -35,14 +37,16 @@ Failure open_failure(int os_error) {
 
 }  // namespace
 
-Result<std::unique_ptr<FileDevice>> FileDevice::open(Reactor& reactor, const std::string& path,
-                                                     const Options& options) {
+namespace {
+
+// The descriptor, locked.
+Result<int> open_once(const std::string& path, const FileDevice::Options& options, bool& direct) {
   const int flags =
       (options.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | (options.create ? O_CREAT | O_EXCL : 0);
   struct stat status {};
   const bool block = !options.create && ::stat(path.c_str(), &status) == 0 && S_ISBLK(status.st_mode);
   const int exclusive = block && !options.read_only ? O_EXCL : 0;
-  bool direct = options.direct;
+  direct = options.direct;
   int fd = ::open(path.c_str(), flags | exclusive | (direct ? O_DIRECT : 0), 0600);
   if (fd < 0 && errno == EINVAL && direct) {
     log::warning("{}: the file system refuses O_DIRECT; using the page cache", path);
@@ -52,15 +56,40 @@ Result<std::unique_ptr<FileDevice>> FileDevice::open(Reactor& reactor, const std
   }
   if (fd < 0)
     return open_failure(errno);
+  if (::flock(fd, (options.read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0)
+    return fd;
+  const int os_error = errno;
+  ::close(fd);
+  return os_error == EWOULDBLOCK ? fail(ErrorCode::failed_precondition, "in use by another process")
+                                 : fail_os(os_error, "cannot lock");
+}
+
+}  // namespace
+
+Result<std::unique_ptr<FileDevice>> FileDevice::open(Reactor& reactor, const std::string& path,
+                                                     const Options& options) {
+  bool direct = options.direct;
+  Result<int> opened = open_once(path, options, direct);
+  // There is no call that waits for this lock and gives up after a time.
+  constexpr std::chrono::milliseconds kStep(10);
+  std::chrono::milliseconds left(options.lock_patience_ms);
+  if (!opened && opened.error().code == ErrorCode::failed_precondition && left.count() > 0)
+    log::info("{}: in use; waiting up to {} ms for it", path, left.count());
+  for (; !opened && opened.error().code == ErrorCode::failed_precondition && left.count() > 0;
+       left -= kStep) {
+    std::this_thread::sleep_for(kStep);
+    opened = open_once(path, options, direct);
+  }
+  if (!opened)
+    return Failure(opened.error());
+  const int fd = *opened;
   const auto give_up = [fd](Failure failure) {
     ::close(fd);
     return failure;
   };
-  if (::flock(fd, (options.read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0)
-    return give_up(errno == EWOULDBLOCK ? fail(ErrorCode::failed_precondition, "in use by another process")
-                                        : fail_os(errno, "cannot lock"));
   if (options.create && ::ftruncate(fd, off_t(options.create_size_bytes)) != 0)
     return give_up(fail_os(errno, "cannot set the size"));
+  struct stat status {};
   if (::fstat(fd, &status) != 0)
     return give_up(fail_os(errno, "cannot stat"));
   uint64_t size = uint64_t(status.st_size);

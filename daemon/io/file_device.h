@@ -21,6 +21,10 @@ class FileDevice final : public Device {
     uint64_t create_size_bytes = 0;  // … with this size, sparse
     bool read_only = false;          // shares the lock with other readers
     bool direct = true;
+    // How long to wait for a lock that another process holds. The kernel lets go of a killed process's lock
+    // only when the last I/O of its ring has ended, which may be after the process is gone. Blocks the
+    // thread.
+    uint64_t lock_patience_ms = 0;
   };
   // Errors: not_found, already_exists, failed_precondition ("in use by another process"), invalid_argument
   // (neither a regular file nor a block device), io.

@@ -116,9 +116,10 @@ class Mutex {
     explicit Lock(Semaphore& semaphore) : semaphore_(&semaphore) {}
     Lock(Lock&& other) noexcept : semaphore_(std::exchange(other.semaphore_, nullptr)) {}
     Lock& operator=(Lock&&) = delete;
-    ~Lock() {
-      if (semaphore_)
-        semaphore_->release();
+    ~Lock() { unlock(); }
+    void unlock() {  // before the end of its scope
+      if (Semaphore* semaphore = std::exchange(semaphore_, nullptr))
+        semaphore->release();
     }
 
    private:

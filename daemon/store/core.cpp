@@ -28,6 +28,7 @@ StoreCore::StoreCore(Executor& e, Device& m, Device& d, const StoreOptions& o, c
       checkpoint_mutex_(e),
       page_growth_(e),
       cluster_growth_(e),
+      transaction_order_(e),
       commit_timer_(e),
       reclaim_timer_(e),
       background_(e),
@@ -445,6 +446,8 @@ Task<Status> StoreCore::commit(Transaction transaction) {
   if (bytes + disk::BatchHeader::kSize > limits::kMaxBatchSize)
     co_return obraz::fail(ErrorCode::resource_exhausted,
                           "the transaction is too large for one journal batch");
+  // In the order of the calls, so that a caller who knows what it asked for before knows the state it meets.
+  auto turn = co_await transaction_order_.lock();
   Admission admission;
   Status status = co_await admit(bytes, pages, admission);
   OBRAZ_CO_TRY(status);
@@ -458,6 +461,7 @@ Task<Status> StoreCore::commit(Transaction transaction) {
         sources.emplace_back(source, source->writes.mark());
   stage(records);
   admission.release();
+  turn.unlock();
   for (const auto& [source, mark] : sources)
     co_await source->writes.wait_until_past(mark);
   // Sealed after the landing: its data flush covers what landed.

@@ -172,7 +172,7 @@ class StoreCore {
   std::unique_ptr<Frozen> frozen_;
   Event commit_event_, staged_event_, checkpoint_event_, room_event_, space_event_, reclaim_event_;
   std::array<Event, 2> commit_done_;  // by parity of the commit's number: one runs, the next gathers
-  Mutex checkpoint_mutex_, page_growth_, cluster_growth_;
+  Mutex checkpoint_mutex_, page_growth_, cluster_growth_, transaction_order_;
   Timer commit_timer_, reclaim_timer_;
   Gate background_, committer_;
 };

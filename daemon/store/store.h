@@ -60,7 +60,8 @@ class Store {
   // A number for a new volume; unused ones are never used again.
   VolumeId new_volume_id();
   // Applies all changes at one instant, or none, and returns when they are durable (and, for clones of disks,
-  // when every write that was in flight at that instant is in them). Errors name the first change at fault.
+  // when every write that was in flight at that instant is in them). Transactions take effect in the order of
+  // the calls. Errors name the first change at fault.
   Task<Status> commit(Transaction transaction);
 
   Result<Volume> open_volume(VolumeId id);

@@ -1,12 +1,15 @@
 #include "io/file_device.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
+#include <thread>
 
 #include "io/buffer_pool.h"
 #include "io/sync.h"
@@ -163,6 +166,20 @@ TEST_P(FileDeviceTest, ASecondOpenIsRefusedUntilTheFirstIsClosed) {
   EXPECT_EQ(reader.error().code, ErrorCode::failed_precondition);
   first.reset();
   EXPECT_TRUE(FileDevice::open(*reactor, path, opening()));
+}
+
+TEST_P(FileDeviceTest, APatientOpenWaitsForTheLock) {
+  auto first = make();
+  auto patient = opening();
+  patient.lock_patience_ms = 20;
+  EXPECT_FALSE(FileDevice::open(*reactor, path, patient));
+  patient.lock_patience_ms = 60'000;
+  const int holder = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  first.reset();
+  ASSERT_EQ(::flock(holder, LOCK_EX), 0);
+  std::thread release([holder] { ::close(holder); });  // before, during or after the first attempt
+  EXPECT_TRUE(FileDevice::open(*reactor, path, patient));
+  release.join();
 }
 
 TEST_P(FileDeviceTest, ReadersShareAndKeepWritersOut) {
