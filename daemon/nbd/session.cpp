@@ -455,7 +455,10 @@ Task<void> Session::serve_other(InFlight in_flight) {
     status = co_await volume_.discard(request.offset, request.length, fua);
   else if (request.command == Command::cache)
     status = co_await volume_.cache(request.offset, request.length);
-  else  // FAST_ZERO needs no word: zeroing here is never slower than writing
+  else if (request.has(kFastZero) && request.has(kNoHole))
+    status =
+        fail(ErrorCode::unsupported, "zeros that take space are written, which is no faster than a write");
+  else  // without NO_HOLE nothing but partial blocks is written, so FAST_ZERO needs no word
     status = co_await volume_.zero(request.offset, request.length,
                                    {.fua = fua, .keep_allocated = request.has(kNoHole)});
   Reply reply;

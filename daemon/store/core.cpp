@@ -314,6 +314,25 @@ Task<void> StoreCore::reclaim_loop() {
   }
 }
 
+uint64_t StoreCore::reclaimable_clusters() const {
+  constexpr size_t kDrops = 4096, kNodes = 256;
+  uint64_t clusters = 0;
+  const auto count = [&](PhysicalCluster cluster) {
+    clusters += cluster && state.cluster_count(cluster) == 1;
+  };
+  for (size_t i = 0; i < std::min(drops_.size(), kDrops); ++i)
+    count(drops_[i].drop.cluster);
+  const auto& dead = state.dead();
+  for (size_t i = dead.size() - std::min(dead.size(), kNodes); i < dead.size(); ++i) {
+    const Node* node = dead[i].level == 0 ? state.cache().peek(dead[i].node.page) : nullptr;
+    for (unsigned slot = 0; node && slot < disk::kSlotsPerNode; ++slot) {
+      count(node->slot(slot).own);
+      count(node->slot(slot).base);
+    }
+  }
+  return clusters;
+}
+
 // Slabs without a used cluster go back to the file system; one stays for the next writes.
 Task<void> StoreCore::give_back_slabs() {
   while (!stopping_) {

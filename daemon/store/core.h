@@ -91,6 +91,9 @@ class StoreCore {
   // Loads what is missing; a damaged node marks the volume.
   Task<Status> load_missing(const Missing& missing, VolumeState& volume);
 
+  // Clusters that what is known to be dropped will free; a lower bound, for only so much of it is looked at.
+  uint64_t reclaimable_clusters() const;
+
   Status check_usable() const;  // unavailable when closing, read_only when failed
   void fail(const char* what, const Error& error);
   void end_io(IoTracker::Entry& entry) {

@@ -258,6 +258,7 @@ SpaceInfo Store::space() const {
   space.total_bytes = (core_->superblock.clusters - 1) * kClusterSize;
   space.used_bytes = state.used_clusters() * kClusterSize;
   space.shared_bytes = state.shared_clusters() * kClusterSize;
+  space.reclaimable_bytes = core_->reclaimable_clusters() * kClusterSize;
   const uint64_t first = core_->superblock.first_node_page().value;
   space.meta_total_bytes = (core_->superblock.pages - first) * kPageSize;
   space.meta_used_bytes =

@@ -80,11 +80,10 @@ using Change = std::variant<CreateVolume, CloneVolume, DeleteVolume, RevertVolum
 using Transaction = std::vector<Change>;  // all or nothing, in this order, in one journal batch
 
 struct SpaceInfo {
-  uint64_t total_bytes = 0;   // of the data device, for clusters
-  uint64_t used_bytes = 0;    // clusters with a count above zero
-  uint64_t shared_bytes = 0;  // clusters with a count above one
-  uint64_t reclaimable_bytes =
-      0;  // a lower bound of what the reclaimer will still free: unreached trees by then known
+  uint64_t total_bytes = 0;        // of the data device, for clusters
+  uint64_t used_bytes = 0;         // clusters with a count above zero
+  uint64_t shared_bytes = 0;       // clusters with a count above one
+  uint64_t reclaimable_bytes = 0;  // deleted and still to be freed, as far as it is known: a lower bound
   uint64_t meta_total_bytes = 0, meta_used_bytes = 0;  // node pages
   uint64_t reclaim_queue = 0;                          // subtrees still to drop
 };

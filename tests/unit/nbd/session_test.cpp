@@ -157,6 +157,7 @@ TEST(NbdSession, TrimAndWriteZeroesReadAsZeros) {
   EXPECT_EQ(client.call(test::kCmdZeroes, 128 * KiB + 10, 100), 0u);
   EXPECT_EQ(client.call(test::kCmdZeroes, 256 * KiB, 64 * KiB, test::kFlagFastZero | test::kFlagFua), 0u);
   EXPECT_EQ(client.call(test::kCmdZeroes, 320 * KiB, 64 * KiB, test::kFlagNoHole), 0u);
+  EXPECT_EQ(client.call(test::kCmdZeroes, 512 * KiB, 64 * KiB, test::kFlagFastZero | test::kFlagNoHole), 95u);
   std::string expected = pattern(0, 1 * MiB);
   expected.replace(0, 128 * KiB, 128 * KiB, '\0');
   expected.replace(128 * KiB + 10, 100, 100, '\0');
