@@ -4,6 +4,11 @@ option(OBRAZ_FUZZ "build libFuzzer targets (clang)" OFF)
 if(OBRAZ_SANITIZE)
   add_compile_options(-fsanitize=${OBRAZ_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${OBRAZ_SANITIZE})
+  if(OBRAZ_SANITIZE MATCHES "undefined")
+    # That check opens a pipe to look at memory, and calls it a bad object when there are no descriptors left: which is
+    # what one test is about.
+    add_compile_options(-fno-sanitize=vptr)
+  endif()
   if(OBRAZ_FUZZ)
     add_compile_options(-fsanitize=fuzzer-no-link)
   endif()

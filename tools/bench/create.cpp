@@ -1,0 +1,171 @@
+// bench_create [FOLDER]: how long disk, snapshot and image creation take when the source maps 1 MiB, and when
+// it maps 100 GiB (property P1: the same).
+//
+// The metadata is a file in FOLDER (default: the current one), written and flushed as by the daemon; the data
+// device swallows what is written, since creation reads and writes no data, and 100 GiB would not fit most
+// machines. Each creation is one transaction (volume and resource, as the catalog makes it) from the call to
+// its being durable; the deletion that follows each is not timed. Medians are the thing to look at
+// (--benchmark_repetitions=9 --benchmark_report_aggregates_only=true).
+#include <benchmark/benchmark.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <optional>
+#include <string>
+
+#include "base/log.h"
+#include "io/file_device.h"
+#include "io/reactor.h"
+#include "store/store.h"
+
+namespace obraz {
+namespace {
+
+constexpr uint64_t kSmall = 1 * limits::MiB, kLarge = 100 * limits::GiB;
+constexpr uint64_t kDataBytes = 256 * limits::GiB, kJournalBytes = 64 * limits::MiB;
+
+class NullDevice final : public Device {
+ public:
+  uint64_t size_bytes() const override { return kDataBytes; }
+  Task<Status> read(uint64_t, Bytes into) override {
+    // The store wants its label back.
+    std::ranges::copy(ConstBytes(label_).first(std::min(into.size(), label_.size())), into.begin());
+    co_return Status();
+  }
+  Task<Status> write(uint64_t offset, ConstBytes from) override {
+    if (offset == 0)
+      std::ranges::copy(from.first(label_.size()), label_.begin());
+    co_return Status();
+  }
+  Task<Status> flush() override { co_return Status(); }
+  Task<Status> discard(uint64_t, uint64_t) override { co_return Status(); }
+  Task<Status> allocate(uint64_t, uint64_t) override { co_return Status(); }
+
+ private:
+  std::array<std::byte, kBlockSize> label_{};
+};
+
+void must(const Status& status) {
+  if (status)
+    return;
+  std::fprintf(stderr, "bench_create: %s\n", describe(status.error()).c_str());
+  std::exit(1);
+}
+
+struct Bench {
+  std::unique_ptr<Reactor> reactor;
+  std::unique_ptr<FileDevice> meta;
+  NullDevice data;
+  std::unique_ptr<Store> store;
+  VolumeId disks[2], images[2];  // of kSmall, of kLarge
+
+  static Task<void> keep(Bench& bench, Task<Status> task, Status& result) {
+    result = co_await std::move(task);
+    bench.reactor->stop();
+  }
+  void run(Task<Status> task) {
+    Status result;
+    Gate gate(*reactor);
+    gate.spawn(keep(*this, std::move(task), result));
+    reactor->run();
+    must(result);
+  }
+
+  Task<Status> make_disk(VolumeId id, uint64_t mapped) {
+    Transaction create;
+    create.push_back(CreateVolume{id, std::max(mapped, limits::kMinVolumeSize)});
+    Status status = co_await store->commit(std::move(create));
+    OBRAZ_CO_TRY(status);
+    Volume volume = *store->open_volume(id);
+    const uint64_t piece = std::min(mapped, 4 * limits::MiB);
+    const std::unique_ptr<std::byte, decltype(&std::free)> bytes(
+        static_cast<std::byte*>(std::aligned_alloc(kBlockSize, piece)), std::free);
+    for (uint64_t at = 0; at < mapped && status; at += piece)
+      status = co_await volume.write(at, {bytes.get(), piece});
+    OBRAZ_CO_TRY(status);
+    co_return co_await volume.flush();
+  }
+  Task<Status> clone(VolumeId id, VolumeId source, VolumeKind kind) {
+    const uint64_t size_bytes = store->volume_info(source)->size_bytes;
+    Transaction create;
+    create.push_back(CloneVolume{id, source, kind, size_bytes});
+    create.push_back(PutResource{"resource/" + std::to_string(id.value), std::string(300, 'r')});
+    co_return co_await store->commit(std::move(create));
+  }
+  Task<Status> remove(VolumeId id) {
+    Transaction remove;
+    remove.push_back(DeleteVolume{id});
+    remove.push_back(RemoveResource{"resource/" + std::to_string(id.value)});
+    co_return co_await store->commit(std::move(remove));
+  }
+  static Task<Status> open_store(Bench& bench) {
+    Status status = co_await Store::format(*bench.meta, bench.data,
+                                           {.uuid = Uuid::random(), .journal_bytes = kJournalBytes});
+    OBRAZ_CO_TRY(status);
+    auto opened = co_await Store::open(*bench.reactor, *bench.meta, bench.data, {});
+    OBRAZ_CO_TRY(opened);
+    bench.store = std::move(*opened);
+    for (unsigned i = 0; i < 2 && status; ++i) {
+      bench.disks[i] = bench.store->new_volume_id();
+      bench.images[i] = bench.store->new_volume_id();
+      status = co_await bench.make_disk(bench.disks[i], i == 0 ? kSmall : kLarge);
+      if (status)
+        status = co_await bench.clone(bench.images[i], bench.disks[i], VolumeKind::frozen);
+    }
+    co_return status;
+  }
+};
+
+std::optional<Bench> bench;
+
+void create(benchmark::State& state, VolumeId source, VolumeKind kind) {
+  for (auto _ : state) {
+    const VolumeId id = bench->store->new_volume_id();
+    const auto begin = std::chrono::steady_clock::now();
+    bench->run(bench->clone(id, source, kind));
+    state.SetIterationTime(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    bench->run(bench->remove(id));
+  }
+}
+
+}  // namespace
+}  // namespace obraz
+
+int main(int argc, char** argv) {
+  using namespace obraz;
+  benchmark::Initialize(&argc, argv);
+  const std::string path =
+      std::string(argc > 1 ? argv[1] : ".") + "/bench_create-" + std::to_string(::getpid()) + ".meta";
+  bench.emplace();
+  auto reactor = Reactor::create();
+  if (!reactor)
+    must(Failure(reactor.error()));
+  bench->reactor = std::move(*reactor);
+  auto meta = FileDevice::open(
+      *bench->reactor, path,
+      {.create = true, .create_size_bytes = Store::meta_bytes_for(kDataBytes, kJournalBytes)});
+  if (!meta)
+    must(Failure(meta.error()));
+  bench->meta = std::move(*meta);
+  ::unlink(path.c_str());  // it lives until we end, however that comes about
+  bench->run(Bench::open_store(*bench));
+  const char* sizes[] = {"1MiB", "100GiB"};
+  for (unsigned i = 0; i < 2; ++i) {
+    const auto add = [&](const char* what, VolumeId source, VolumeKind kind) {
+      benchmark::RegisterBenchmark((std::string(what) + "/" + sizes[i]).c_str(),
+                                   [=](benchmark::State& state) { create(state, source, kind); })
+          ->UseManualTime()
+          ->Unit(benchmark::kMicrosecond);
+    };
+    add("disk_from_image", bench->images[i], VolumeKind::disk);
+    add("snapshot_of_disk", bench->disks[i], VolumeKind::frozen);
+    add("image_from_image", bench->images[i], VolumeKind::frozen);
+  }
+  benchmark::RunSpecifiedBenchmarks();
+  bench->run(bench->store->close());
+  bench->store.reset();
+  bench->meta.reset();
+  bench.reset();
+}
