@@ -215,6 +215,7 @@ std::string details(const v1::Operation& operation) {
 std::string details(const v1::DaemonStatus& status) {
   const v1::SpaceStatus& space = status.space();
   const v1::ResourceCounts& counts = status.resources();
+  const v1::LoadStatus& load = status.load();
   std::string nbd = status.nbd_unix_path();
   if (!status.nbd_tcp_address().empty())
     nbd += (nbd.empty() ? "" : ", ") + status.nbd_tcp_address();
@@ -230,6 +231,10 @@ std::string details(const v1::DaemonStatus& status) {
                                  counts.snapshots())},
        {"operations", fmt::format("{} running", counts.running_operations())},
        {"sessions", fmt::to_string(status.sessions())},
+       {"load",
+        fmt::format("{} requests in flight, {} of {} for payloads used, {} clients, {} descriptors open",
+                    load.nbd_requests(), size_text(load.buffer_used_bytes()),
+                    size_text(load.buffer_total_bytes()), load.nbd_clients(), load.open_descriptors())},
        {"nbd", nbd},
        {"version", status.version()}});
 }

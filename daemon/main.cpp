@@ -20,6 +20,8 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <csignal>
+#include <filesystem>
+#include <functional>
 #include <optional>
 #include <thread>
 
@@ -51,6 +53,7 @@ class ControlPlane {
   ControlPlane(const Config& config, Reactor& reactor, BufferPool& pool, Store& store)
       : config_(config),
         reactor_(reactor),
+        pool_(pool),
         bridge_(reactor),
         store_(store, bridge_),
         catalog_(context_.get_executor(), store_),
@@ -75,9 +78,11 @@ class ControlPlane {
   awaitable<Answer<void>> start();
   awaitable<void> stop();
   Answer<void> listen();
+  awaitable<DaemonLoad> load();
 
   const Config& config_;
   Reactor& reactor_;
+  BufferPool& pool_;  // the reactor's
   boost::asio::io_context context_{1};
   AsioBridge bridge_;
   StoreAccess store_;
@@ -144,13 +149,36 @@ Answer<void> ControlPlane::listen() {
     else if (facts.nbd_tcp_address.empty())
       facts.nbd_tcp_address = listening.address;
   }
-  services_.emplace(catalog_, jobs_, store_, std::move(facts));
+  services_.emplace(catalog_, jobs_, store_, std::move(facts), [this] { return load(); });
   auto control = ControlServer::listen(context_.get_executor(), config_.control_path, services_->methods());
   if (!control)
     return std::unexpected(control.error());
   control_ = std::move(*control);
   boost::asio::co_spawn(context_, control_->run(), boost::asio::detached);
   return {};
+}
+
+// The reactor's part of it.
+Task<DaemonLoad> measure(const nbd::Sessions& sessions, const BufferPool& pool) {
+  DaemonLoad load;
+  load.nbd_requests = sessions.in_flight();
+  load.buffer_total_bytes = pool.arena().size();
+  load.buffer_used_bytes = pool.arena().size() - pool.free_bytes();
+  co_return load;
+}
+
+awaitable<DaemonLoad> ControlPlane::load() {
+  std::move_only_function<Task<DaemonLoad>()> ask = [this] { return measure(sessions_, pool_); };
+  DaemonLoad load = co_await bridge_.call<DaemonLoad>(std::move(ask), DaemonLoad());
+  load.nbd_clients = nbd_->stats().clients;
+  load.nbd_handshakes = nbd_->stats().handshakes;
+  load.control_connections = control_->connections();
+  std::error_code error;
+  for (std::filesystem::directory_iterator at("/proc/self/fd", error), end; !error && at != end;
+       at.increment(error))
+    ++load.open_descriptors;
+  load.open_descriptors -= load.open_descriptors > 0 ? 1 : 0;  // the one that was open to count
+  co_return load;
 }
 
 Task<bool> end_sessions(nbd::Sessions& sessions) {

@@ -38,6 +38,8 @@ class ControlServer {
   // of work.
   boost::asio::awaitable<void> drain();
 
+  size_t connections() const { return connections_.size(); }
+
  private:
   class Connection;
   using Protocol = boost::asio::local::stream_protocol;

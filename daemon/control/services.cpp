@@ -50,8 +50,8 @@ boost::asio::awaitable<Answer<T>> ready(Answer<T> answer) {
 
 }  // namespace
 
-Services::Services(Catalog& catalog, Jobs& jobs, StoreAccess& store, DaemonFacts facts)
-    : catalog_(catalog), jobs_(jobs), store_(store), facts_(std::move(facts)) {
+Services::Services(Catalog& catalog, Jobs& jobs, StoreAccess& store, DaemonFacts facts, AskLoad load)
+    : catalog_(catalog), jobs_(jobs), store_(store), facts_(std::move(facts)), load_(std::move(load)) {
   add_images();
   add_disks_and_snapshots();
   add_operations();
@@ -204,6 +204,9 @@ boost::asio::awaitable<Answer<v1::DaemonStatus>> Services::status() {
   Result<StoreAccess::State> state = co_await store_.state();
   if (!state)
     co_return std::unexpected(refusal_of(state.error(), "asking the store"));
+  DaemonLoad load;
+  if (load_)
+    load = co_await load_();
   v1::DaemonStatus status;
   status.set_version(facts_.version);
   status.set_store_path(facts_.store_path);
@@ -236,6 +239,14 @@ boost::asio::awaitable<Answer<v1::DaemonStatus>> Services::status() {
   status.set_nbd_unix_path(facts_.nbd_unix_path);
   status.set_nbd_tcp_address(facts_.nbd_tcp_address);
   status.set_features(facts_.features);
+  v1::LoadStatus& occupied = *status.mutable_load();
+  occupied.set_nbd_clients(int64_t(load.nbd_clients));
+  occupied.set_nbd_handshakes(int64_t(load.nbd_handshakes));
+  occupied.set_nbd_requests(int64_t(load.nbd_requests));
+  occupied.set_buffer_total_bytes(int64_t(load.buffer_total_bytes));
+  occupied.set_buffer_used_bytes(int64_t(load.buffer_used_bytes));
+  occupied.set_control_connections(int64_t(load.control_connections));
+  occupied.set_open_descriptors(int64_t(load.open_descriptors));
   co_return status;
 }
 

@@ -3,6 +3,7 @@
 // Thread: the control thread. What it is given outlives it.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "catalog/catalog.h"
@@ -22,9 +23,19 @@ struct DaemonFacts {
   std::string features;         // of the kernel, in use
 };
 
+// And what clients occupy of it at this instant.
+struct DaemonLoad {
+  uint64_t nbd_clients = 0, nbd_handshakes = 0, nbd_requests = 0;  // clients include handshakes
+  uint64_t buffer_total_bytes = 0, buffer_used_bytes = 0;
+  uint64_t control_connections = 0;
+  uint64_t open_descriptors = 0;
+};
+
 class Services {
  public:
-  Services(Catalog& catalog, Jobs& jobs, StoreAccess& store, DaemonFacts facts);
+  using AskLoad = std::function<boost::asio::awaitable<DaemonLoad>()>;
+  // Without `load`, status says that there is none.
+  Services(Catalog& catalog, Jobs& jobs, StoreAccess& store, DaemonFacts facts, AskLoad load = {});
   const MethodTable& methods() const { return methods_; }
 
  private:
@@ -47,6 +58,7 @@ class Services {
   Jobs& jobs_;
   StoreAccess& store_;
   const DaemonFacts facts_;
+  const AskLoad load_;
   MethodTable methods_;
 };
 

@@ -40,6 +40,16 @@ ErrorCode code_of(int os_error) {
 
 }  // namespace
 
+std::string printable(std::string_view foreign, size_t limit) {
+  std::string text(foreign.substr(0, limit));
+  for (char& c : text)
+    if (uint8_t(c) < 0x20 || uint8_t(c) > 0x7e)
+      c = '?';
+  if (foreign.size() > limit)
+    text += "...";
+  return text;
+}
+
 std::unexpected<Refusal> refuse_os(int os_error, std::string field, const std::string& what) {
   char buffer[128];
   return refuse(code_of(os_error), std::move(field),

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "base/refusal.h"
@@ -23,6 +24,10 @@ inline std::unexpected<Refusal> refuse_source(std::string message) {
 inline std::unexpected<Refusal> refuse_cancelled() {
   return refuse(ErrorCode::cancelled, "", "the operation was cancelled");
 }
+
+// Text that a file or a server wrote, for a sentence of ours: what is no printable ASCII becomes '?', what is
+// long is cut off. A terminal will show the sentence.
+std::string printable(std::string_view foreign, size_t limit = 64);
 
 // Of a failed system call on `what`: "cannot WHAT: No such file or directory".
 std::unexpected<Refusal> refuse_os(int os_error, std::string field, const std::string& what);

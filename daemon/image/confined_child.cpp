@@ -2,11 +2,14 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/capability.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -14,9 +17,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <mutex>
 
 #include "base/limits.h"
 #include "image/landlock.h"
+#include "image/syscall_filter.h"
 
 namespace obraz {
 namespace {
@@ -26,6 +31,7 @@ constexpr int kAboveTargets =
     32;  // descriptors are first moved here and above, so that no dup2 closes another's source
 constexpr char kProcessIdVariable[] = "LISTEN_PID=";
 constexpr size_t kProcessIdDigits = 20;
+constexpr uid_t kNobody = 65534;
 
 std::string find_program(const std::string& name) {
   const char* path = std::getenv("PATH");
@@ -49,6 +55,55 @@ OwnedFd make_error_file() {
   return fd;
 }
 
+constexpr uint64_t bit(unsigned capability) {
+  return uint64_t(1) << capability;
+}
+
+// Raw, for the C library's own calls would change all threads of the process whose memory we share.
+bool get_capabilities(uint64_t& permitted) {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2] = {};
+  if (::syscall(SYS_capget, &header, data) != 0)
+    return false;
+  permitted = data[0].permitted | uint64_t(data[1].permitted) << 32;
+  return true;
+}
+
+bool set_capabilities(uint64_t wanted) {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  const auto low = uint32_t(wanted), high = uint32_t(wanted >> 32);
+  const __user_cap_data_struct data[2] = {{low, low, low}, {high, high, high}};
+  return ::syscall(SYS_capset, &header, data) == 0;
+}
+
+// Who the child is. Root becomes nobody, and keeps a single capability where nobody could not open the files:
+// to pass over their permissions, which is of no use but for them, for Landlock lets it open no others.
+struct Identity {
+  bool nobody = false;
+  int capability = -1;
+};
+
+Identity choose_identity(const std::vector<int>& files, bool may_write) {
+  Identity identity;
+  uint64_t permitted = 0;
+  if (!get_capabilities(permitted))
+    return identity;
+  const mode_t needed = S_IROTH | (may_write ? S_IWOTH : 0);
+  const bool open_to_all = std::ranges::all_of(files, [needed](int fd) {
+    struct stat status {};
+    return ::fstat(fd, &status) == 0 && (status.st_mode & needed) == needed;
+  });
+  if (!open_to_all && !may_write && (permitted & bit(CAP_DAC_READ_SEARCH)))
+    identity.capability = CAP_DAC_READ_SEARCH;
+  else if (!open_to_all && (permitted & bit(CAP_DAC_OVERRIDE)))
+    identity.capability = CAP_DAC_OVERRIDE;
+  // One that we could not kill any more must stay what we are.
+  const uint64_t to_change = bit(CAP_SETUID) | bit(CAP_SETGID) | bit(CAP_KILL);
+  identity.nobody =
+      ::geteuid() == 0 && (permitted & to_change) == to_change && (open_to_all || identity.capability >= 0);
+  return identity;
+}
+
 // All that the child needs between vfork and exec, made before: it shares our memory and may only make system
 // calls.
 struct Plan {
@@ -59,6 +114,8 @@ struct Plan {
   std::vector<int> sources;  // descriptors that become 0, 1, 2, …
   int report;                // an errno is written here when the child fails; closed by exec
   int ruleset;               // or -1
+  SyscallFilter filter;
+  Identity identity;
   bool may_write;
   pid_t parent;
 };
@@ -92,8 +149,34 @@ bool move_to(int fd, int number) {
   return ::dup2(fd, number) >= 0 && ::fcntl(number, F_SETFD, FD_CLOEXEC) == 0;
 }
 
-[[noreturn]] void become(const Plan& plan) {
+// An empty network, not even connected to itself. Where none may be made - without privileges, a user
+// namespace is the way, which some systems forbid - the filter of system calls does alone.
+void leave_network(const Identity& identity) {
+  if (::unshare(CLONE_NEWNET) != 0 && !identity.nobody && identity.capability < 0)
+    ::unshare(CLONE_NEWUSER | CLONE_NEWNET);
+}
+
+bool take_identity(const Identity& identity) {
+  if (identity.nobody) {
+    if (::prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) != 0 || ::syscall(SYS_setgroups, 0, nullptr) != 0 ||
+        ::syscall(SYS_setresgid, kNobody, kNobody, kNobody) != 0 ||
+        ::syscall(SYS_setresuid, kNobody, kNobody, kNobody) != 0)
+      return false;
+    // Until exec it shares our memory: not even another nobody may look into it.
+    ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+  }
+  ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+  const int kept = identity.capability;
+  return set_capabilities(kept >= 0 ? bit(unsigned(kept)) : 0) &&
+         (kept < 0 || ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, kept, 0, 0) == 0);
+}
+
+[[noreturn]] void become(Plan& plan) {
   ::setsid();
+  leave_network(plan.identity);
+  if (!take_identity(plan.identity))
+    give_up(plan.report, errno);
+  // After the change of user, which undoes it.
   if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || ::getppid() != plan.parent)
     give_up(plan.report, errno);
   for (size_t i = 0; i < plan.sources.size(); ++i)
@@ -109,7 +192,8 @@ bool move_to(int fd, int number) {
       !limit(RLIMIT_NOFILE, limits::kImportChildFiles) ||
       (!plan.may_write && !limit(RLIMIT_FSIZE, kErrorBytes)))
     give_up(report, errno);
-  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+  // Names that are not absolute lead nowhere.
+  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || ::chdir("/") != 0)
     give_up(report, errno);
   if (plan.ruleset >= 0) {
     const int os_error = restrict_self(ruleset);
@@ -118,6 +202,9 @@ bool move_to(int fd, int number) {
   }
   if (plan.process_id)
     write_decimal(plan.process_id, unsigned(::getpid()));
+  plan.filter.finish(::getpid());
+  if (const int os_error = plan.filter.install(); os_error != 0)
+    give_up(report, os_error);
   // All signals stay blocked, as they were before vfork, so that no handler of ours ever runs here; to
   // SIGKILL, the only one we send, that makes no difference.
   ::execve(plan.program, plan.arguments, plan.environment);
@@ -126,7 +213,12 @@ bool move_to(int fd, int number) {
 
 // vfork rather than fork: a copy of our page tables, with their pinned buffers, would stop the reactor for a
 // while.
-[[gnu::noinline]] pid_t start_process(const Plan& plan) {
+[[gnu::noinline]] pid_t start_process(Plan& plan) {
+  // A child that changes its user makes the memory it shares with us unfit for core dumps and debuggers. That
+  // is right until it has its own; then it is undone, before another child reads what to go back to.
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
+  const int dumpable = ::prctl(PR_GET_DUMPABLE, 0, 0, 0, 0);
   sigset_t all, before;
   ::sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -135,6 +227,8 @@ bool move_to(int fd, int number) {
     become(plan);
   const int os_error = errno;
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (dumpable == 1)
+    ::prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
   errno = os_error;
   return pid;
 }
@@ -198,6 +292,8 @@ Answer<std::unique_ptr<ConfinedChild>> ConfinedChild::start(const Options& optio
       .sources = {},
       .report = moved[own].get(),
       .ruleset = ruleset ? moved.back().get() : -1,
+      .filter = SyscallFilter::build({.program = program.c_str(), .may_write = options.may_write}),
+      .identity = choose_identity(files, options.may_write),
       .may_write = options.may_write,
       .parent = ::getpid()};
   for (size_t i = 0; i < own; ++i)

@@ -1,10 +1,14 @@
 // ConfinedChild: a program that is run on a file it need not be trusted with (qemu-nbd, qemu-img).
 //
 // It starts with the descriptors it is given and no others: nothing on standard input and output, an 8 KiB
-// memory file as standard error; no way to gain privileges; limits on memory, CPU time, descriptors and core
-// files; where the kernel has Landlock, no file but its own program, libraries and what `files` names, and no
-// network. It dies with the *thread* that started it (PR_SET_PDEATHSIG), which therefore has to live as long
-// as the child is needed.
+// memory file as standard error; as the user nobody when the daemon is root, without privileges and without a
+// way to gain any; with limits on memory, CPU time, descriptors and core files; in an empty network, where a
+// new one may be made; with no way to connect, to fork, to run another program or to signal anybody
+// (syscall_filter.h); where the kernel has Landlock, no file but its own program, libraries and what `files`
+// names (landlock.h). docs/import.md tells what each of these is for.
+//
+// It dies with the *thread* that started it (PR_SET_PDEATHSIG), which therefore has to live as long as the
+// child is needed.
 //
 // Thread: the worker's that started it.
 #pragma once

@@ -170,8 +170,7 @@ class Copier {
       if (slot.read.os_error == EPIPE)
         return refuse(ErrorCode::failed_precondition, "source", "the source was shortened while it was read");
       if (slot.read.os_error != 0)
-        return refuse_os(slot.read.os_error, "source",
-                         fmt::format("read the source at byte {}", slot.read.offset));
+        return std::unexpected(source_.explain_failed(slot.read));
       if (slot.read.offset == 0)
         OBRAZ_ASK(source_.check_beginning(slot.read.bytes));
       start_write(slot);

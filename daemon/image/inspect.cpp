@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "base/limits.h"
 
@@ -32,6 +34,11 @@ Answer<void> check_virtual_size(uint64_t size_bytes) {
     return refuse_source(fmt::format("the disk inside has {} bytes, more than the limit of {}", size_bytes,
                                      limits::kMaxVolumeSize));
   return {};
+}
+
+bool has_twins(std::vector<uint64_t> places) {
+  std::ranges::sort(places);
+  return std::ranges::adjacent_find(places) != places.end();
 }
 
 std::unexpected<Refusal> refuse_damaged(ImageFormat format, const std::string& what) {

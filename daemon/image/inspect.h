@@ -3,12 +3,14 @@
 // parent, external data, further extents), is encrypted, is cut off (a table or a cluster it needs lies
 // beyond its end), contradicts its own specification, or has a size beyond limits::kMaxVolumeSize.
 //
-// Invariants: nothing is written; memory is bounded by limits::kMaxFormatTable; a file of any content ends in
-// an answer, in time proportional to the tables it really holds. Thread: a worker's.
+// Invariants: nothing is written; memory is bounded by three times limits::kMaxFormatTable; a file of any
+// content ends in an answer, in time proportional to the tables it really holds: a table named twice is
+// damage. Thread: a worker's.
 #pragma once
 
 #include <cstdint>
 #include <stop_token>
+#include <vector>
 
 #include "image/file_view.h"
 #include "image/format.h"
@@ -32,6 +34,9 @@ Answer<Inspection> inspect(ImageFormat format, const FileView& file, const std::
 
 // A virtual size as a header states it: neither nothing nor beyond the limit.
 Answer<void> check_virtual_size(uint64_t size_bytes);
+
+// Whether two of these are the same.
+bool has_twins(std::vector<uint64_t> places);
 
 // "the FORMAT image is damaged: WHAT".
 std::unexpected<Refusal> refuse_damaged(ImageFormat format, const std::string& what);

@@ -117,7 +117,7 @@ Answer<void> check_extent(std::string_view line, const Header& h) {
     return refuse_source(fmt::format(
         "the vmdk keeps its data in an extent of type {} in another file; convert it to one monolithic "
         "sparse file first",
-        type));
+        printable(type)));
   if (sectors != h.capacity)
     return refuse_damaged(
         kFormat, fmt::format("its descriptor tells of {} sectors, its header of {}", sectors, h.capacity));
@@ -158,7 +158,7 @@ Answer<void> check_descriptor(std::string_view text, const Header& h) {
   if (!equal_words(type, "monolithicSparse") && !equal_words(type, "streamOptimized"))
     return refuse_source(fmt::format(
         "the vmdk is of the type '{}'; convert it to monolithicSparse or streamOptimized, which are one file",
-        type));
+        printable(type)));
   if (extents != 1)
     return refuse_source(
         fmt::format("the vmdk has {} extents; convert it to one monolithic file first", extents));
@@ -222,6 +222,13 @@ Answer<void> check_grains(const FileView& file, const Header& h, const std::stop
                           fmt::format("it has {} grain tables at sector {}", tables, h.directory_offset));
   std::vector<std::byte> directory(tables * 4), table(h.table_entries * 4);
   OBRAZ_ASK(file.read(h.directory_offset * kSector, directory, "the grain directory"));
+  std::vector<uint64_t> places;
+  places.reserve(tables);
+  for (uint64_t i = 0; i < tables; ++i)
+    if (const uint64_t at = load_le<uint32_t>(&directory[i * 4]); at != 0)
+      places.push_back(at);
+  if (has_twins(std::move(places)))
+    return refuse_damaged(kFormat, "two parts of its disk share a grain table");
   uint64_t last_compressed = 0;
   for (uint64_t i = 0; i < tables; ++i) {
     const uint64_t at = load_le<uint32_t>(&directory[i * 4]);

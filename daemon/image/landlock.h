@@ -1,6 +1,6 @@
 // A Landlock ruleset for a child that runs a program of the system on given files (landlock(7)). Where the
 // kernel has no Landlock the ruleset is absent and the child goes without: it is the second line of defence,
-// behind inspect.h.
+// behind inspect.h, next to syscall_filter.h.
 #pragma once
 
 #include <vector>

@@ -17,6 +17,7 @@ namespace {
 constexpr uint64_t kMaxStatusLength = limits::GiB;         // of one question; the protocol has 32 bits for it
 constexpr uint64_t kDefaultMaxRequest = 32 * limits::MiB;  // where the server states none
 constexpr uint64_t kLeastMaxRequest = 4096;                // a block of ours
+constexpr size_t kMaxWords = 500;                          // of an error, which may quote the server
 constexpr uint32_t kStateZero = 2;                         // NBD_STATE_ZERO of base:allocation
 
 // The last error of libnbd on this thread; its words begin with the function's name, which tells a user
@@ -30,8 +31,9 @@ std::unexpected<Refusal> refuse_nbd(const char* doing) {
                          : os_error == ENOENT                     ? ErrorCode::not_found
                          : os_error == EINVAL                     ? ErrorCode::invalid_argument
                                                                   : ErrorCode::io;
-  return refuse(code, "source",
-                fmt::format("{}: {}", doing, colon == text.npos ? text : text.substr(colon + 2)));
+  return refuse(
+      code, "source",
+      fmt::format("{}: {}", doing, printable(colon == text.npos ? text : text.substr(colon + 2), kMaxWords)));
 }
 
 }  // namespace

@@ -85,6 +85,17 @@ class NbdSource final : public ImportSource {
     return explain(client_->extents(offset, length, out, stop));
   }
   Answer<void> start_read(Transfer& transfer) override { return explain(client_->start_read(transfer)); }
+  // The reader leaves when it cannot read; of a damaged image this is all we learn.
+  Refusal explain_failed(const Transfer& transfer) const override {
+    if (!child_)
+      return ImportSource::explain_failed(transfer);
+    return explain(
+               refuse(ErrorCode::invalid_argument, "source",
+                      fmt::format("the {} image cannot be read at byte {} of its disk: it is damaged, or the "
+                                  "device it lies on fails",
+                                  name_of(format()), transfer.offset)))
+        .error();
+  }
   Answer<void> wait(const StopSignal& stop, int wake_fd) override {
     return explain(client_->wait(stop, wake_fd));
   }
@@ -111,13 +122,16 @@ class NbdSource final : public ImportSource {
   }
 
  private:
-  // What qemu-nbd said last tells more than the broken connection.
+  // What qemu-nbd said last tells more than the broken connection; what it complains of is the file.
   Answer<void> explain(Answer<void> answer) const {
     if (answer || !child_ || answer.error().code == ErrorCode::cancelled)
       return answer;
     const std::string complaint = child_->complaint();
-    if (!complaint.empty())
-      answer.error().message += fmt::format(" (qemu-nbd: {})", complaint);
+    if (complaint.empty())
+      return answer;
+    answer.error().message += fmt::format(" (qemu-nbd: {})", complaint);
+    if (answer.error().code == ErrorCode::io)
+      answer.error().code = ErrorCode::invalid_argument;
     return answer;
   }
 
@@ -174,6 +188,11 @@ SourceAnswer open_export(const ImportSpec& spec, const StopSignal& stop) {
 }
 
 }  // namespace
+
+Refusal ImportSource::explain_failed(const Transfer& transfer) const {
+  return refuse_os(transfer.os_error, "source", fmt::format("read the source at byte {}", transfer.offset))
+      .error();
+}
 
 SourceAnswer ImportSource::open(const ImportSpec& spec, std::stop_token token) {
   const StopSignal stop(std::move(token));

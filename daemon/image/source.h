@@ -45,6 +45,8 @@ class ImportSource {
   // The read may be done on return. The transfer and its bytes stay until it is done or the source is
   // abandoned.
   virtual Answer<void> start_read(Transfer& transfer) = 0;
+  // Why a transfer failed.
+  virtual Refusal explain_failed(const Transfer& transfer) const;
   // Waits until something may have been done, or wake_fd is readable.
   virtual Answer<void> wait(const StopSignal& stop, int wake_fd) = 0;
   // What the disk begins with, once it is read: refuses what is no disk.

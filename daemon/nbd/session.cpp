@@ -52,7 +52,7 @@ SessionInfo Session::info() const {
   info.peer = peer_;
   info.read_only = read_only_;
   info.since = since_;
-  info.in_flight = requests_.count();
+  info.in_flight = in_flight();
   return info;
 }
 

@@ -35,6 +35,7 @@ class Session {
 
   VolumeId volume() const { return volume_.id(); }
   SessionInfo info() const;
+  uint64_t in_flight() const { return requests_.count(); }
   // Since when the peer, for whose requests payload memory is held, has neither taken the next part of its
   // replies nor sent the next part of a write; 0 when it keeps us waiting for neither.
   uint64_t stalled_since_us() const;

@@ -53,6 +53,13 @@ Task<std::vector<SessionInfo>> Sessions::list() {
   co_return infos;
 }
 
+uint64_t Sessions::in_flight() const {
+  uint64_t requests = 0;
+  for (const Session& session : sessions_)
+    requests += session.in_flight();
+  return requests;
+}
+
 // --- ending ---------------------------------------------------------------------------------------------
 
 namespace {

@@ -71,6 +71,7 @@ class Sessions {
   // A task, so that it fits AsioBridge::call as it is.
   Task<std::vector<SessionInfo>> list();
   size_t count() const { return sessions_.size(); }
+  uint64_t in_flight() const;  // requests of all, each a coroutine
 
  private:
   friend class Session;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "store/marks.h"
 
 namespace obraz {
 
@@ -45,6 +46,7 @@ Status StoreCore::check_usable() const {
 void StoreCore::fail(const char* what, const Error& error) {
   if (!failure.empty())
     return;
+  marks::hit(Mark::store_failed);
   failure = std::string(what) + ": " + describe(error);
   log::error("store: read-only from now on: {}", failure);
   for (Event* event : {&commit_event_, &staged_event_, &checkpoint_event_, &room_event_, &space_event_,
@@ -64,6 +66,9 @@ void StoreCore::settle() {
     drops_.pop_front();
     released = true;
   }
+  if (!drops_.empty())
+    marks::hit(drops_.front().record <= durable_records_ ? Mark::drop_waited_for_request
+                                                         : Mark::drop_waited_for_record);
   if (!released)
     return;
   space_event_.notify_all();
@@ -102,6 +107,8 @@ Task<Status> StoreCore::join_commit() {
   const Status usable = check_usable();
   OBRAZ_CO_TRY(usable);
   want_commit();
+  if (committing_)
+    marks::hit(Mark::commit_joined_while_another_ran);
   co_await commit_done_[(sealed_ + 1) % 2].wait();
   if (!failure.empty())
     co_return obraz::fail(ErrorCode::io, "the commit failed; the store is read-only");
@@ -110,9 +117,11 @@ Task<Status> StoreCore::join_commit() {
 
 Task<void> StoreCore::commit_loop() {
   while (failure.empty()) {
-    if (commit_wanted_)
+    if (commit_wanted_) {
+      committing_ = true;
       co_await commit_once();
-    else if (commits_stopping_)
+      committing_ = false;
+    } else if (commits_stopping_)
       break;
     else
       co_await commit_event_.wait();
@@ -136,6 +145,8 @@ Task<void> StoreCore::commit_once() {
     status = co_await data.flush();
     if (!status)
       co_return fail("flush of the data device", status.error());
+  } else {
+    marks::hit(Mark::data_flush_skipped);
   }
   if (sealed.batches > 0) {
     status = co_await journal.write(sealed);  // 3
@@ -160,8 +171,10 @@ Task<void> StoreCore::ticker() {
       continue;
     }
     co_await commit_timer_.wait_us(options.commit_interval_us);
-    if (!journal.empty() && !stopping_)
+    if (!journal.empty() && !stopping_) {
+      marks::hit(Mark::commit_by_time);
       want_commit();
+    }
     if (!stopping_ && failure.empty())
       co_await yield(executor);
   }
@@ -211,6 +224,8 @@ Task<Status> StoreCore::run_checkpoint(bool clean) {
   OBRAZ_CO_TRY(status);
   OBRAZ_CHECK(frozen_);
   frozen_->superblock.flags = clean ? disk::Superblock::kFlagClean : 0;
+  if (clean)
+    marks::hit(Mark::closed_cleanly);
   status = co_await write_checkpoint(*frozen_);
   if (!status) {
     fail("checkpoint", status.error());
@@ -257,26 +272,54 @@ Task<Status> StoreCore::write_checkpoint(Frozen& frozen) {
       at += count;
     }
     co_await gate.close();
+    if (!status)
+      marks::hit(Mark::checkpoint_stopped_writing_pages);
     OBRAZ_CO_TRY(status);
   }
   for (Node* node : frozen.state.nodes)
     state.cache().written(node);
   frozen.state.nodes.clear();
   status = co_await meta.flush();  // 3
+  if (!status)
+    marks::hit(Mark::checkpoint_stopped_flushing_pages);
   OBRAZ_CO_TRY(status);
   AlignedBytes page(kPageSize);
   const Page first = frozen.superblock.first_place(), second = frozen.superblock.second_place();
   disk::encode(frozen.superblock, first, page.bytes());
   status = co_await meta.write(first.value * kPageSize, page.bytes());  // 4
+  if (!status)
+    marks::hit(Mark::checkpoint_stopped_at_first_superblock);
   OBRAZ_CO_TRY(status);
   status = co_await meta.flush();  // 5
+  if (!status)
+    marks::hit(Mark::checkpoint_stopped_flushing_superblock);
   OBRAZ_CO_TRY(status);
   disk::encode(frozen.superblock, second, page.bytes());
-  co_return co_await meta.write(second.value * kPageSize, page.bytes());  // 6
+  status = co_await meta.write(second.value * kPageSize, page.bytes());  // 6
+  if (!status)
+    marks::hit(Mark::checkpoint_stopped_at_second_superblock);
+  co_return status;
 }
 
 // --- reclaimer
 // -------------------------------------------------------------------------------------------------------
+
+// Takes the last dead node apart; one that cannot be read is set aside.
+Task<void> StoreCore::reclaim_step() {
+  while (state.has_dead()) {
+    const auto missing = state.reclaim_needs();
+    if (!missing)
+      co_return state.reclaim_one();
+    const Page page = missing->ref.page;
+    const Status status = co_await state.cache().load(missing->ref, missing->level);
+    if (!status && state.has_dead() && state.dead().back().node.page == page) {
+      log::error("store: page {} of meta is unreadable, what it names cannot be reclaimed: {}", page.value,
+                 describe(status.error()));
+      ++damaged_events;
+      state.set_dead_aside();
+    }
+  }
+}
 
 Task<void> StoreCore::reclaim_loop() {
   while (!stopping_) {
@@ -289,21 +332,7 @@ Task<void> StoreCore::reclaim_loop() {
       continue;
     }
     for (unsigned i = 0; i < options.reclaim_step_nodes && state.has_dead(); ++i) {
-      while (state.has_dead()) {
-        const auto missing = state.reclaim_needs();
-        if (!missing) {
-          state.reclaim_one();
-          break;
-        }
-        const Page page = missing->ref.page;
-        const Status status = co_await state.cache().load(missing->ref, missing->level);
-        if (!status && state.has_dead() && state.dead().back().node.page == page) {
-          log::error("store: page {} of meta is unreadable, what it names cannot be reclaimed: {}",
-                     page.value, describe(status.error()));
-          ++damaged_events;
-          state.set_dead_aside();
-        }
-      }
+      co_await reclaim_step();
       if (stopping_ || !failure.empty())
         break;
     }
@@ -340,6 +369,7 @@ Task<void> StoreCore::give_back_slabs() {
     const auto slab = state.clusters().shrink(1);
     if (!slab)
       break;
+    marks::hit(Mark::slab_given_back);
     const Status status = co_await data.discard(slab->first * kClusterSize, slab->count * kClusterSize);
     if (!status)
       log::warning("store: freed space could not be given back: {}", describe(status.error()));
@@ -352,7 +382,7 @@ Task<void> StoreCore::give_back_slabs() {
 void StoreCore::Admission::release() {
   if (!core_)
     return;
-  core_->journal.unreserve(cost_);
+  core_->journal.unreserve(journal_bytes_);
   core_->reserved_pages_ -= pages_;
   core_->room_event_.notify_all();
   core_ = nullptr;
@@ -368,18 +398,22 @@ Task<Status> StoreCore::grow(Space& space, Device& device, uint64_t unit_bytes, 
     co_return obraz::fail(ErrorCode::no_space, "the device is full");
   const Status status = co_await device.allocate(slab->first * unit_bytes, slab->count * unit_bytes);
   OBRAZ_CO_TRY(status);
+  marks::hit(Mark::slab_grown);
   space.grown(*slab);
   co_return Status();
 }
 
-Task<Status> StoreCore::admit(uint64_t record_bytes, uint64_t pages, Admission& admission) {
+Task<Status> StoreCore::admit(const Cost& cost, Admission& admission) {
   OBRAZ_CHECK(!admission);
-  const uint64_t cost = Journal::cost_of(record_bytes);
+  const uint64_t journal_bytes = Journal::cost_of(cost.record_bytes);
+  const uint64_t pages = cost.node_pages + cost.table_pages;
+  // Deletes, trims and small metadata go on when nothing else does.
+  const uint64_t kept = cost.essential ? 0 : 64;
   unsigned waits = 0;  // for pages: freed ones come back two checkpoints later at most
   for (;;) {
     const Status usable = check_usable();
     OBRAZ_CO_TRY(usable);
-    const uint64_t needed = pages + reserved_pages_ + (pages > 0 ? state.checkpoint_reserve() : 0);
+    const uint64_t needed = pages + reserved_pages_ + state.checkpoint_reserve() + kept;
     if (pages > 0 && state.pages().free_units() < needed) {
       if (state.pages().ungrown_units() > 0) {
         const Status grown = co_await grow(state.pages(), meta, kPageSize, page_growth_);
@@ -388,18 +422,21 @@ Task<Status> StoreCore::admit(uint64_t record_bytes, uint64_t pages, Admission& 
         if (grown)
           continue;
       }
+      marks::hit(Mark::waited_for_pages);
       if (++waits > 3)
         co_return obraz::fail(ErrorCode::no_space, "the metadata device is full");
-    } else if (pages > 0 &&
+    } else if (cost.node_pages > 0 &&
                state.cache().dirty_count() + state.cache().frozen_count() + reserved_pages_ + pages >
                    std::max<uint64_t>(2 * options.dirty_nodes, 64)) {
-      // too many nodes pinned: a checkpoint first
-    } else if (journal.try_reserve(cost)) {
+      marks::hit(Mark::waited_for_dirty_nodes);  // too many are pinned: a checkpoint first
+    } else if (journal.try_reserve(journal_bytes)) {
       admission.core_ = this;
-      admission.cost_ = cost;
+      admission.journal_bytes_ = journal_bytes;
       admission.pages_ = pages;
       reserved_pages_ += pages;
       co_return Status();
+    } else {
+      marks::hit(Mark::journal_full);
     }
     want_checkpoint();
     co_await room_event_.wait();
@@ -423,11 +460,14 @@ Task<Status> StoreCore::allocate_clusters(uint64_t count, uint64_t hint,
       continue;
     }
     // What was deleted before this write still becomes space; ENOSPC only when nothing more is on its way.
-    if (drops_.empty() && !state.has_dead())
+    if (drops_.empty() && !state.has_dead()) {
+      marks::hit(Mark::store_full);
       co_return full ? obraz::fail(ErrorCode::no_space, "the store is full") : Failure(full.error());
+    }
     if (!drops_.empty())
       want_commit();
     reclaim_timer_.cancel();
+    marks::hit(Mark::waited_for_clusters);
     co_await space_event_.wait();
   }
   co_return Status();
@@ -450,25 +490,31 @@ Task<Status> StoreCore::commit(Transaction transaction) {
     ~Leave() { gate.leave(); }
   } leave{operations};
   std::vector<disk::Record> records;
-  uint64_t bytes = 0, pages = 0;
+  Cost cost{.essential = true};
   for (Change& change : transaction) {
-    pages +=
-        std::holds_alternative<CloneVolume>(change) || std::holds_alternative<ResizeVolume>(change) ? 3 : 0;
+    const bool grows = std::holds_alternative<CreateVolume>(change) ||
+                       std::holds_alternative<CloneVolume>(change) ||
+                       std::holds_alternative<ResizeVolume>(change);
+    if (grows) {
+      cost.essential = false;
+      cost.node_pages += disk::kMaxLevel;  // roots on top of the present one
+    }
     std::visit([&](auto& c) { records.emplace_back(std::move(c)); }, change);
     if (const auto* put = std::get_if<PutResource>(&records.back());
         put && (put->key.size() > disk::kMaxKeySize || put->value.size() > limits::kMaxResourceSize))
       co_return obraz::fail(ErrorCode::invalid_argument, "a resource beyond the limits");
-    bytes += disk::encoded_size(records.back());
+    cost.record_bytes += disk::encoded_size(records.back());
+    cost.table_pages += State::table_growth(records.back());
   }
   if (records.empty())
     co_return Status();
-  if (bytes + disk::BatchHeader::kSize > limits::kMaxBatchSize)
+  if (cost.record_bytes + disk::BatchHeader::kSize > limits::kMaxBatchSize)
     co_return obraz::fail(ErrorCode::resource_exhausted,
                           "the transaction is too large for one journal batch");
   // In the order of the calls, so that a caller who knows what it asked for before knows the state it meets.
   auto turn = co_await transaction_order_.lock();
   Admission admission;
-  Status status = co_await admit(bytes, pages, admission);
+  Status status = co_await admit(cost, admission);
   OBRAZ_CO_TRY(status);
   status = check_transaction(records);
   OBRAZ_CO_TRY(status);
@@ -481,6 +527,9 @@ Task<Status> StoreCore::commit(Transaction transaction) {
   stage(records);
   admission.release();
   turn.unlock();
+  for (const auto& [source, mark] : sources)
+    if (source->writes.oldest() < mark)
+      marks::hit(Mark::snapshot_waited_for_write);
   for (const auto& [source, mark] : sources)
     co_await source->writes.wait_until_past(mark);
   // Sealed after the landing: its data flush covers what landed.

@@ -61,11 +61,17 @@ class StoreCore {
    private:
     friend class StoreCore;
     StoreCore* core_ = nullptr;
-    uint64_t cost_ = 0, pages_ = 0;
+    uint64_t journal_bytes_ = 0, pages_ = 0;
   };
-  // record_bytes: of what will be staged together; pages: node pages that may be made. May wait for a
-  // checkpoint. Errors: no_space (of metadata), read_only (failed store).
-  Task<Status> admit(uint64_t record_bytes, uint64_t pages, Admission& admission);
+  struct Cost {
+    uint64_t record_bytes = 0;  // of what will be staged together
+    uint64_t node_pages = 0;    // that may be made
+    uint64_t table_pages = 0;   // by which the tables of the next checkpoint may grow
+    // Gives space back in the end, or is small: may use what is kept from all others.
+    bool essential = false;
+  };
+  // May wait for a checkpoint. Errors: no_space (of metadata), read_only (failed store).
+  Task<Status> admit(const Cost& cost, Admission& admission);
   // Adds free clusters to `clusters` until it has `count`; may wait for growth or for the reclaimer.
   // no_space.
   Task<Status> allocate_clusters(uint64_t count, uint64_t hint, std::vector<PhysicalCluster>& clusters);
@@ -136,6 +142,8 @@ class StoreCore {
   Task<void> ticker();
   Task<void> checkpoint_loop();
   Task<void> reclaim_loop();
+  Task<void> reclaim_step();
+  Task<Status> make_room_in_recovery(uint64_t pages, bool allocate);
   Task<void> give_back_slabs();
   Task<Status> write_checkpoint(Frozen& frozen);
   Task<void> write_run(uint64_t first_page, AlignedBytes* bytes, Status* status);
@@ -171,6 +179,7 @@ class StoreCore {
   std::deque<PendingDrop> drops_;
   uint64_t records_ = 0, durable_records_ = 0, sealed_ = 0, reserved_pages_ = 0;
   bool commit_wanted_ = false, checkpoint_wanted_ = false, freeze_wanted_ = false, stopping_ = false;
+  bool committing_ = false;
   bool commits_stopping_ = false;  // later than stopping_: whoever is stopping may still need a commit
   std::unique_ptr<Frozen> frozen_;
   Event commit_event_, staged_event_, checkpoint_event_, room_event_, space_event_, reclaim_event_;

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "store/core.h"
+#include "store/marks.h"
 
 namespace obraz {
 namespace {
@@ -361,12 +362,15 @@ Task<Status> StoreCore::write_window(VolumePtr volume, uint64_t offset, ConstByt
     if (w.in_place())
       break;
     if (!exclusive) {  // it was in place when we looked; a snapshot came while we waited
+      marks::hit(Mark::in_place_lost_to_snapshot);
       holder.release();
       exclusive = true;
       continue;
     }
     // A window lies in at most two leaves; each may need its whole path made.
-    status = co_await admit(w.pieces.size() * disk::kMapRecordSize, 2 * State::kPagesPerRecord, admission);
+    status = co_await admit(
+        {.record_bytes = w.pieces.size() * disk::kMapRecordSize, .node_pages = 2 * State::kPagesPerRecord},
+        admission);
     OBRAZ_CO_TRY(status);
     status = co_await prepare(w);
     break;
@@ -394,9 +398,11 @@ Task<Status> StoreCore::write_window(VolumePtr volume, uint64_t offset, ConstByt
           break;
         case WriteKind::to_base:
           ++counters.writes_to_base;
+          marks::hit(Mark::own_turned_base);
           break;
         case WriteKind::copy:
           ++counters.writes_copying;
+          marks::hit(Mark::bounded_copy);
           break;
       }
     }
@@ -497,8 +503,14 @@ Task<Status> StoreCore::record(Window& w) {
     if (piece.kind != WriteKind::in_place)
       records.push_back(disk::MapRecord{w.volume->id, piece.cluster,
                                         after_write(piece.slot, piece.kind, piece.mask, piece.target)});
+  const auto outlived = [&w] {
+    if (!w.volume->deleted && w.volume->generation == w.generation)
+      return false;
+    marks::hit(w.volume->deleted ? Mark::delete_under_write : Mark::revert_under_write);
+    return true;
+  };
   for (size_t i = 0; i < records.size();) {
-    if (w.volume->deleted || w.volume->generation != w.generation)
+    if (outlived())
       co_return Status();
     const auto missing = state.needs(records[i]);
     if (!missing) {
@@ -509,8 +521,6 @@ Task<Status> StoreCore::record(Window& w) {
     OBRAZ_CO_TRY(status);
     i = 0;  // what was there may have been evicted meanwhile
   }
-  if (w.volume->deleted || w.volume->generation != w.generation)
-    co_return Status();
   const Status usable = check_usable();
   OBRAZ_CO_TRY(usable);
   stage(records);
@@ -584,15 +594,20 @@ Task<Status> StoreCore::deallocate(VolumePtr volume, uint64_t first_block, uint6
   constexpr size_t kRecords = 64;
   for (uint64_t block = first_block; block < end_block;) {
     Admission admission;
-    Status status = co_await admit(kRecords * disk::kMapRecordSize, State::kPagesPerRecord, admission);
+    Status status = co_await admit({.record_bytes = kRecords * disk::kMapRecordSize,
+                                    .node_pages = State::kPagesPerRecord,
+                                    .essential = true},
+                                   admission);
     OBRAZ_CO_TRY(status);
     const VirtualCluster cluster{block / kBlocksPerCluster};
     const auto view = co_await leaf_or_subtree(volume, cluster, block, reach);
     OBRAZ_CO_TRY(view);
     status = check_usable();
     OBRAZ_CO_TRY(status);
-    if (volume->generation != generation)
+    if (volume->generation != generation) {
+      marks::hit(Mark::revert_under_trim);
       co_return Status();  // as if before the revert
+    }
     if (view->drop_level) {
       const unsigned level = *view->drop_level;
       const disk::Record record =

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/limits.h"
+#include "store/marks.h"
 
 namespace obraz {
 
@@ -71,6 +72,8 @@ Journal::Sealed Journal::seal() {
     position_ += round_up(batch.size(), kPageSize);
   }
   OBRAZ_CHECK(position_ - tail_ <= size_);
+  if (sealed.batches > 1)
+    marks::hit(Mark::journal_several_batches);
   batches_.clear();
   full_batches_bytes_ = 0;
   return sealed;
@@ -80,6 +83,8 @@ Journal::Sealed Journal::seal() {
 Task<Status> Journal::transfer(uint64_t position, Bytes bytes, bool writing) {
   while (!bytes.empty()) {
     const uint64_t length = std::min<uint64_t>(bytes.size(), size_ - position % size_);
+    if (length < bytes.size())
+      marks::hit(writing ? Mark::journal_write_wrapped : Mark::journal_read_wrapped);
     Status status;
     if (writing)
       status = co_await meta_.write(place(position), bytes.first(length));
@@ -105,16 +110,21 @@ Task<Result<std::vector<disk::Record>>> Journal::read_next() {
   OBRAZ_CO_TRY(status);
   const auto header = disk::decode_batch_header(uuid_, first.bytes());
   if (!header || header->run != run_ || header->position != position_ ||
-      header->sequence.value != sequence_.value + 1 || header->chain != chain_)
+      header->sequence.value != sequence_.value + 1 || header->chain != chain_) {
+    if (header)
+      marks::hit(Mark::journal_stale_tail);
     co_return records;
+  }
   const uint64_t padded = round_up(header->length_bytes, kPageSize);
   if (position_ - tail_ + padded > size_)
     co_return records;
   AlignedBytes all(padded);
   status = co_await transfer(position_, all.bytes(), false);
   OBRAZ_CO_TRY(status);
-  if (!disk::batch_verifies(*header, all.bytes().first(header->length_bytes)))
+  if (!disk::batch_verifies(*header, all.bytes().first(header->length_bytes))) {
+    marks::hit(Mark::journal_torn_tail);
     co_return records;
+  }
   ConstBytes rest = all.bytes().subspan(BatchHeader::kSize, header->length_bytes - BatchHeader::kSize);
   while (!rest.empty()) {
     auto record = disk::decode_record(rest);

@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "store/marks.h"
+
 namespace obraz {
 
 using disk::kPageSize;
@@ -87,6 +89,7 @@ Node* NodeCache::insert(Page page, unsigned level, std::byte* content) {
   while (clean_ >= room) {
     remove(oldest_);
     ++evictions_;
+    marks::hit(Mark::node_evicted);
   }
   Node* node = new Node;
   node->page = page;
@@ -104,6 +107,7 @@ Task<Status> NodeCache::load(disk::PageRef ref, unsigned level) {
     co_return Status();
   }
   if (const auto found = loading_.find(ref.page.value); found != loading_.end()) {
+    marks::hit(Mark::load_shared);
     const std::shared_ptr<Loading> loading = found->second;
     co_await loading->done.wait();
     co_return loading->result;
@@ -116,6 +120,7 @@ Task<Status> NodeCache::load(disk::PageRef ref, unsigned level) {
   const Bytes bytes{content, kPageSize};
   Status status = co_await meta_.read(ref.page.value * kPageSize, bytes);
   ++loads_;
+  marks::hit(Mark::node_reloaded);
   if (status && disk::page_checksum(uuid_, ref.page, disk::type_of_node(level), bytes) != ref.checksum)
     status = fail(ErrorCode::corruption, "mapping: a node's checksum does not fit");
   if (status && !valid(bytes, level))
@@ -168,6 +173,7 @@ bool NodeCache::forget(Page page) {
     return false;
   Node* node = found->second;
   if (node->state == Node::State::frozen) {
+    marks::hit(Mark::frozen_node_forgotten);
     node->orphan = true;
     return false;
   }

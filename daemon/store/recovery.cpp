@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "store/core.h"
+#include "store/marks.h"
 
 namespace obraz {
 
@@ -22,6 +23,7 @@ Task<Result<disk::Superblock>> read_superblock(Device& meta) {
     OBRAZ_CO_TRY(status);
     auto decoded = disk::decode_superblock(page.bytes(), Page{at});
     if (!decoded) {
+      marks::hit(Mark::superblock_damaged);
       // The first superblock place of a store that has had one checkpoint only is empty: not a complaint.
       if (decoded.error().code != ErrorCode::not_found)
         log::warning("store: superblock at page {}: {}", at, describe(decoded.error()));
@@ -29,6 +31,8 @@ Task<Result<disk::Superblock>> read_superblock(Device& meta) {
         reason = decoded.error();
       continue;
     }
+    if (best && decoded->generation != best->generation)
+      marks::hit(Mark::superblocks_differ);
     if (!best || decoded->generation > best->generation)
       best = *decoded;
   }
@@ -133,6 +137,7 @@ Task<Status> StoreCore::replay() {
         readable = bool(loaded);
       }
       ++counters.replayed_records;
+      marks::hit(Mark::replayed_records);
       if (!readable) {
         const auto* map = std::get_if<disk::MapRecord>(&record);
         const auto* range = std::get_if<disk::DropRangeRecord>(&record);
@@ -142,12 +147,8 @@ Task<Status> StoreCore::replay() {
         ++damaged_events;
         continue;
       }
-      while (state.pages().free_units() < State::kPagesPerRecord) {
-        const auto slab = state.pages().next_slab();
-        if (!slab)
-          co_return obraz::fail(ErrorCode::no_space, "no room in the metadata device to replay the journal");
-        state.pages().grown(*slab);
-      }
+      const Status room = co_await make_room_in_recovery(State::kPagesPerRecord, false);
+      OBRAZ_CO_TRY(room);
       drops.clear();
       state.apply(record, drops);
       for (const Drop& drop : drops)
@@ -159,21 +160,35 @@ Task<Status> StoreCore::replay() {
   co_return Status();
 }
 
-Task<Status> StoreCore::start() {
-  // A slab that replay counted as grown, or that holds used units, may be a hole after a copy of the file;
-  // writes extend it then. The pages that the first checkpoint needs are taken now.
-  while (state.pages().free_units() < state.checkpoint_reserve()) {
-    const auto slab = state.pages().next_slab();
-    if (!slab)
-      co_return obraz::fail(ErrorCode::no_space, "no room in the metadata device for a checkpoint");
-    const Status status = co_await meta.allocate(slab->first * kPageSize, slab->count * kPageSize);
-    OBRAZ_CO_TRY(status);
-    state.pages().grown(*slab);
+// Free pages for what recovery is about to do. When all are in use, what the records before have killed is
+// taken apart, as it was in the run that wrote them: so recovery never needs more than that run had. The
+// checker recovers, too, and allocates nothing.
+Task<Status> StoreCore::make_room_in_recovery(uint64_t pages, bool allocate) {
+  while (state.pages().free_units() < pages) {
+    if (const auto slab = state.pages().next_slab()) {
+      if (allocate) {
+        const Status status = co_await meta.allocate(slab->first * kPageSize, slab->count * kPageSize);
+        OBRAZ_CO_TRY(status);
+      }
+      state.pages().grown(*slab);
+    } else if (state.has_dead()) {
+      marks::hit(Mark::reclaimed_in_recovery);
+      co_await reclaim_step();
+    } else {
+      co_return obraz::fail(ErrorCode::no_space, "no room in the metadata device to recover");
+    }
   }
+  co_return Status();
+}
+
+Task<Status> StoreCore::start() {
+  // The pages that the first checkpoint needs are taken now.
+  Status status = co_await make_room_in_recovery(state.next_checkpoint_pages(), true);
+  OBRAZ_CO_TRY(status);
   superblock.run = superblock.generation + 1;  // 5
   journal.start_run(superblock.run);
   committer_.spawn(commit_loop());
-  const Status status = co_await run_checkpoint(false);
+  status = co_await run_checkpoint(false);
   if (!status) {
     co_await abandon();
     co_return status;

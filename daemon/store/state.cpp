@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/limits.h"
+#include "store/marks.h"
 
 namespace obraz {
 
@@ -221,11 +222,31 @@ void State::free_pages(const std::vector<Page>& pages) {
     pages_.release(page.value);
 }
 
-uint64_t State::checkpoint_reserve() const {
-  uint64_t pages = 64;  // what the tables may grow by until then
+uint64_t State::next_checkpoint_pages() const {
+  uint64_t pages = 8;  // the list of drops grows by itself, while the reclaimer takes trees apart
   for (const Table& table : tables_)
     pages += table.worst_case_pages();
   return pages;
+}
+
+uint64_t State::checkpoint_reserve() const {
+  uint64_t growth = 0;
+  for (const Table& table : tables_)
+    growth += table.worst_case_pages() - std::min(table.worst_case_pages(), table.stored_pages());
+  return next_checkpoint_pages() + growth;
+}
+
+uint64_t State::table_growth(const Record& record) {
+  // Each page counts twice, see checkpoint_reserve().
+  constexpr uint64_t kElement = 2 * 2;  // a table page, and an index page when that was one too many
+  if (const auto* put = std::get_if<PutResource>(&record)) {
+    const uint64_t bytes = disk::kResourceHeaderSize + put->key.size() + put->value.size();
+    return 2 * 2 * divide_up(bytes, kPageSize) + kElement;  // write_cells() grows by twice the need
+  }
+  const bool one_more =
+      std::holds_alternative<CreateVolume>(record) || std::holds_alternative<CloneVolume>(record) ||
+      std::holds_alternative<DeleteVolume>(record) || std::holds_alternative<RevertVolume>(record);
+  return one_more ? kElement : 0;
 }
 
 // --- the path to a slot
@@ -241,6 +262,7 @@ Node& State::make_private(PageRef& ref, unsigned level, std::vector<Drop>& drops
   Node* old = node(ref, level);
   OBRAZ_CHECK(old);
   if (page_count(ref.page) > 1) {  // copied: the children gain a reference each
+    marks::hit(Mark::node_copied);
     const Page page = allocate_page();
     Node& copy = cache_.create(page, level, old);
     add_page_reference(page);
@@ -262,6 +284,7 @@ Node& State::make_private(PageRef& ref, unsigned level, std::vector<Drop>& drops
   if (old->state == Node::State::dirty)
     return *old;
   // Moved: the old page belongs to a checkpoint; the count goes along.
+  marks::hit(old->state == Node::State::frozen ? Mark::frozen_node_moved : Mark::node_moved);
   const Page page = allocate_page();
   Node& moved = cache_.create(page, level, old);
   add_page_reference(page);
@@ -326,6 +349,7 @@ void State::apply_one(const DropRangeRecord& r, std::vector<Drop>& drops) {
   if (!volume.root)
     return;
   if (r.level == volume.level) {
+    marks::hit(Mark::whole_tree_dropped);
     drops.push_back({volume.root, {}, uint8_t(r.level)});
     volume.root = {};
     if (!std::exchange(volume.changed, true))
@@ -338,6 +362,7 @@ void State::apply_one(const DropRangeRecord& r, std::vector<Drop>& drops) {
     ref = node(ref, level)->child(disk::slot_index(cluster, level));
   if (!ref)
     return;
+  marks::hit(Mark::subtree_dropped);
   Node& parent = private_path(volume, cluster, r.level + 1, drops);
   const unsigned index = disk::slot_index(cluster, r.level + 1);
   drops.push_back({parent.child(index), {}, uint8_t(r.level)});
@@ -373,6 +398,7 @@ void State::grow_root(VolumeState& volume, uint64_t size_bytes) {
   for (const unsigned level = disk::root_level(size_bytes); volume.level < level; ++volume.level) {
     if (!volume.root)
       continue;
+    marks::hit(Mark::root_grown);
     const Page page = allocate_page();
     Node& root = cache_.create(page, volume.level + 1);
     add_page_reference(page);
@@ -528,6 +554,8 @@ void State::reclaim_one() {
     } else if (const PageRef child = gone->child(i)) {
       if (drop_page_reference(child.page))
         dead_.push_back({child, entry.level - 1});
+      else
+        marks::hit(Mark::reclaimed_shared_child);
     }
   }
   free_node_page(entry.node.page);
@@ -584,7 +612,11 @@ FrozenState State::freeze(const std::vector<Drop*>& pending) {
     if (drop->cluster) {
       ++fewer_clusters[drop->cluster.value];
     } else {
+      marks::hit(Mark::pending_drop_frozen);
+      const uint32_t before = drop->node.checksum;
       patch_checksum(drop->node);
+      if (drop->node.checksum != before)
+        marks::hit(Mark::pending_drop_checksum_filled);
       ++fewer_pages[drop->node.page.value];
       pending_nodes[drop->node.page.value] = *drop;
     }

@@ -126,8 +126,13 @@ class State {
   const Space& clusters() const { return clusters_; }
   const Space& pages() const { return pages_; }
   void free_pages(const std::vector<Page>& pages);
-  // Pages that the next checkpoint may need for tables.
+  // Pages that must be free for the tables as they are now: for the next checkpoint, and then for the one
+  // after that, when the table pages that are new today have been taken for good.
   uint64_t checkpoint_reserve() const;
+  // The first of these two alone: enough to recover and to begin a run.
+  uint64_t next_checkpoint_pages() const;
+  // What the record may add to checkpoint_reserve().
+  static uint64_t table_growth(const disk::Record& record);
   uint64_t used_clusters() const { return used_clusters_; }
   uint64_t shared_clusters() const { return shared_clusters_; }
   // Set when counts went below what the trees say: the metadata contradicts itself.

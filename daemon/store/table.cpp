@@ -66,8 +66,16 @@ uint64_t Table::worst_case_pages() const {
 }
 
 disk::TableRoot Table::freeze(const Freeze& freeze) {
-  for (Page page : forgotten_)
+  const auto retire = [&](Page page) {
     freeze.retire(page);
+    --stored_pages_;
+  };
+  const auto allocate = [&] {
+    ++stored_pages_;
+    return freeze.allocate();
+  };
+  for (Page page : forgotten_)
+    retire(page);
   forgotten_.clear();
   std::vector<uint64_t> changed;
   alignas(kPageSize) std::array<std::byte, kPageSize> copy;
@@ -78,11 +86,11 @@ disk::TableRoot Table::freeze(const Freeze& freeze) {
     freeze.adjust(index, copy);
     PageRef& ref = refs_[0][index];
     if (ref)
-      freeze.retire(ref.page);
+      retire(ref.page);
     if (is_zero(copy)) {
       ref = {};
     } else {
-      ref.page = freeze.allocate();
+      ref.page = allocate();
       ref.checksum = freeze.emit(ref.page, disk::kTypeTablePage, copy);
     }
     changed.push_back(index);
@@ -92,10 +100,12 @@ disk::TableRoot Table::freeze(const Freeze& freeze) {
     auto& above = refs_[level];
     const auto& below = refs_[level - 1];
     std::vector<uint64_t> changed_above;
+    size_t next = 0;  // of `changed`, which is ascending
     for (uint64_t index = 0; index < above.size(); ++index) {
       // An index page is written when something below it changed, or when it was never written (a new shape).
-      const bool touched =
-          std::ranges::any_of(changed, [&](uint64_t c) { return c / kSlotsPerNode == index; });
+      bool touched = false;
+      for (; next < changed.size() && changed[next] / kSlotsPerNode == index; ++next)
+        touched = true;
       if (!touched && above[index])
         continue;
       copy.fill(std::byte{0});
@@ -106,10 +116,10 @@ disk::TableRoot Table::freeze(const Freeze& freeze) {
         any |= bool(ref);
       }
       if (above[index])
-        freeze.retire(above[index].page);
+        retire(above[index].page);
       above[index] = {};
       if (any) {
-        above[index].page = freeze.allocate();
+        above[index].page = allocate();
         above[index].checksum = freeze.emit(above[index].page, disk::type_of_index(level - 1), copy);
       }
       changed_above.push_back(index);
@@ -128,6 +138,7 @@ bool Table::prepare(const disk::TableRoot& root, uint64_t max_length_bytes) {
     return false;
   if (!refs_.back().empty())
     refs_.back()[0] = root.root;
+  stored_pages_ = root.root ? 1 : 0;
   forgotten_.clear();
   root_dirty_ = false;
   return true;
@@ -144,10 +155,12 @@ bool Table::set_page(unsigned level, uint64_t index, ConstBytes content) {
     if (load_le<uint32_t>(slot + 12) != 0)
       return false;
     const uint64_t at = index * kSlotsPerNode + i;
-    if (at < below.size())
+    if (at < below.size()) {
       below[at] = disk::load_page_ref(slot);
-    else if (!is_zero({slot, disk::kSlotSize}))
+      stored_pages_ += bool(below[at]);
+    } else if (!is_zero({slot, disk::kSlotSize})) {
       return false;
+    }
   }
   return true;
 }

@@ -33,6 +33,8 @@ class Table {
   uint64_t table_pages() const { return refs_[0].size(); }
   // Table and index pages a freeze writes at most.
   uint64_t worst_case_pages() const;
+  // Pages of the device that the last freeze left to it.
+  uint64_t stored_pages() const { return stored_pages_; }
   bool dirty() const { return !dirty_list_.empty() || root_dirty_; }
 
   // Writes: allocate() gives a free page; retire(page) is told of each page the new version no longer names;
@@ -65,6 +67,7 @@ class Table {
   std::vector<bool> dirty_;
   std::vector<uint64_t> dirty_list_;
   std::vector<Page> forgotten_;  // pages of shrunk or reshaped levels, to retire at the next freeze
+  uint64_t stored_pages_ = 0;
   bool root_dirty_ = false;
 };
 

@@ -5,8 +5,9 @@
 #   new_disk NAME SIZE          makes a disk
 #   uri DISK                    its NBD URI
 #   export_uri EXPORT           the NBD URI of any export name, over the Unix socket
-#   python_client               runs the Python program on standard input with libnbd and two helpers, connect() and
-#                               refused(), which are below
+#   python_client               runs the Python program on standard input with libnbd and the helpers below: connect(),
+#                               refused(), obraz(), raw(), attach_raw(), request()
+#   load FIELD                  a number of `load` in the daemon's status
 #   daemon_cpu_ticks            processor time the daemon has used so far, in clock ticks
 #   expect WHAT WANTED FOUND    fails unless the two are the same
 
@@ -42,7 +43,7 @@ export_uri() {
 python_client() {
   local program
   program="$(cat <<'PRELUDE'
-import errno, os, struct, sys, time
+import errno, json, os, socket, struct, subprocess, sys, time
 import nbd
 
 def connect(export, structured=True, contexts=(), strict=True):
@@ -64,9 +65,58 @@ def refused(number, call, *arguments, **options):
         assert error.errnum == number, f"{errno.errorcode.get(error.errnum)} instead of {errno.errorcode[number]}: {error}"
         return error
     raise AssertionError(f"not refused, but should be with {errno.errorcode[number]}")
+
+def obraz(*arguments):
+    """What obraz --json prints; it must succeed."""
+    done = subprocess.run([os.environ["OBRAZ_CLIENT"], "--json", *arguments], stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
+
+def raw():
+    """A bare connection: nothing has been said yet."""
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(os.environ["NBD_SOCKET"])
+    return s
+
+def receive(s, length):
+    data = bytearray()
+    while len(data) < length:
+        part = s.recv(min(length - len(data), 1 << 20))
+        if not part:
+            raise EOFError(f"the daemon closed after {len(data)} of {length} bytes")
+        data += part
+    return bytes(data)
+
+def option(number, data=b"", length=None):
+    return b"IHAVEOPT" + struct.pack(">II", number, len(data) if length is None else length) + data
+
+HELLO = struct.pack(">I", 3)  # fixed newstyle, no zeroes
+
+def go(export):
+    return option(7, struct.pack(">I", len(export)) + export.encode() + struct.pack(">H", 0))
+
+def attach_raw(export):
+    """In transmission, with simple replies."""
+    s = raw()
+    s.sendall(HELLO + go(export))
+    receive(s, 18)
+    while True:
+        magic, number, kind, length = struct.unpack(">QIII", receive(s, 20))
+        receive(s, length)
+        if kind == 1:  # ACK
+            return s
+        assert kind == 3, f"the daemon answers {kind:#x} to GO"
+
+def request(command, offset, length, cookie=1, magic=0x25609513):
+    return struct.pack(">IHHQQI", magic, 0, command, cookie, offset, length)
 PRELUDE
 )"$'\n'"$(cat)"
-  NBD_SOCKET="$work/store/nbd.sock" timeout "$client_deadline_s" /usr/bin/python3 -c "$program"
+  OBRAZ_CLIENT=$bin/obraz OBRAZ_CONTROL=$work/store/control.sock NBD_SOCKET=$work/store/nbd.sock \
+    timeout "$client_deadline_s" /usr/bin/python3 -c "$program"
+}
+
+# load FIELD: that number of `load` in the daemon's status.
+load() {
+  obraz --json status | python3 -c 'import json, sys; print(json.load(sys.stdin)["load"][sys.argv[1]])' "$1"
 }
 
 # The process that start_daemon waits for is a `timeout`, whose only child is the daemon.

@@ -27,39 +27,6 @@ Task<void> fill(World& w) {
   co_await w.flush();
 }
 
-struct Found {
-  uint64_t right = 0, errors = 0;
-  std::set<uint64_t> damaged;  // volumes
-};
-
-// Reads everything in small pieces, so that an error hides as little as possible.
-Task<Found> read_all(World& w) {
-  Found found;
-  constexpr uint64_t kPiece = 64 * KiB;
-  ClientBuffer buffer(kPiece);
-  for (const uint64_t number : w.oracle.volumes()) {
-    auto volume = w.store->open_volume({number});
-    if (!volume) {
-      w.fail(fmt::format("volume {} cannot be opened: {}", number, describe(volume.error())));
-      co_return found;
-    }
-    for (uint64_t offset = 0; offset < volume->size_bytes(); offset += kPiece) {
-      const Status status = co_await volume->read(offset, buffer.bytes());
-      if (!status) {
-        ++found.errors;
-        found.damaged.insert(number);
-        if (status.error().code != ErrorCode::corruption)
-          w.fail(fmt::format("volume {} at {:#x}: {}", number, offset, describe(status.error())));
-        continue;
-      }
-      ++found.right;
-      if (const Problem problem = w.oracle.recovered_bytes(number, offset, buffer.bytes()))
-        w.fail(*problem);
-    }
-  }
-  co_return found;
-}
-
 class Damage : public testing::Test {
  protected:
   // A store that was filled and closed, cleanly or not.
@@ -122,7 +89,7 @@ TEST_F(Damage, OfAnyPageIsConfinedAndNamed) {
       // A damaged batch ends the journal: what it held is lost, and nothing else can be asked of it.
       if (journal)
         continue;
-      const Found found = world->loop.run(read_all(*world));
+      const DamageFound found = world->loop.run(read_what_is_left(*world));
       EXPECT_EQ(world->problem(), "") << "page " << page << (cleanly ? "" : ", not closed cleanly");
       EXPECT_GT(found.right, 0u) << "page " << page;
       if (found.errors == 0) {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -29,13 +30,14 @@ void on_abort(int signal) {
 }
 
 uint64_t meta_size(const WorldOptions& options) {
-  return Store::meta_bytes_for(options.data_bytes, options.journal_bytes);
+  return options.meta_bytes ? options.meta_bytes
+                            : Store::meta_bytes_for(options.data_bytes, options.journal_bytes);
 }
 
 // Formatting is the same every time; its outcome is kept.
 const std::pair<SimImage, SimImage>& formatted(const WorldOptions& options) {
-  static std::map<std::pair<uint64_t, uint64_t>, std::pair<SimImage, SimImage>> kept;
-  auto [it, fresh] = kept.try_emplace({options.data_bytes, options.journal_bytes});
+  static std::map<std::array<uint64_t, 3>, std::pair<SimImage, SimImage>> kept;
+  auto [it, fresh] = kept.try_emplace({options.data_bytes, options.journal_bytes, meta_size(options)});
   if (fresh) {
     SimLoop loop;
     SimDevice meta(loop, {.size_bytes = meta_size(options)}), data(loop, {.size_bytes = options.data_bytes});
@@ -204,6 +206,53 @@ Task<Problem> verify_volume(World& world, uint64_t number) {
 }
 
 }  // namespace
+
+Task<DamageFound> read_what_is_left(World& world) {
+  DamageFound found;
+  constexpr uint64_t kPiece = kClusterSize;
+  ClientBuffer buffer(kPiece);
+  for (const VolumeInfo& info : world.store->volumes()) {
+    const uint64_t number = info.id.value;
+    auto volume = world.store->open_volume({number});
+    if (!volume) {
+      world.fail(fmt::format("volume {} cannot be opened: {}", number, describe(volume.error())));
+      co_return found;
+    }
+    if (const Problem problem =
+            world.oracle.recovered_volume(number, info.size_bytes, info.kind == VolumeKind::frozen)) {
+      world.fail(*problem);
+      co_return found;
+    }
+    std::vector<Extent> extents;
+    const Status status = co_await volume->block_status(0, volume->size_bytes(), 1 << 16, extents);
+    for (uint64_t offset = 0; offset < volume->size_bytes();) {
+      // Where the mapping is whole, what was never written is passed over.
+      const auto hole = std::ranges::find_if(extents, [&](const Extent& extent) {
+        return extent.hole && extent.offset <= offset && offset < extent.offset + extent.length;
+      });
+      if (status && hole != extents.end()) {
+        const uint64_t end = hole->offset + hole->length;
+        if (const Problem problem = world.oracle.recovered_zeros(number, offset, end - offset))
+          world.fail(*problem);
+        offset = end;
+        continue;
+      }
+      const Status read = co_await volume->read(offset, buffer.bytes());
+      if (!read) {
+        ++found.errors;
+        found.damaged.insert(number);
+        if (read.error().code != ErrorCode::corruption)
+          world.fail(fmt::format("volume {} at {:#x}: {}", number, offset, describe(read.error())));
+      } else {
+        ++found.right;
+        if (const Problem problem = world.oracle.recovered_bytes(number, offset, buffer.bytes()))
+          world.fail(*problem);
+      }
+      offset += kPiece;
+    }
+  }
+  co_return found;
+}
 
 void World::verify() {
   if (!problem_.empty() || !store)

@@ -23,6 +23,7 @@ struct WorldOptions {
   uint64_t seed = 1;
   uint64_t data_bytes = limits::kMinDataSize;
   uint64_t journal_bytes = limits::kMinJournalSize;
+  uint64_t meta_bytes = 0;  // 0: as much as a store of this size is given
   StoreOptions store{.slab_bytes = 1 << 20};
   uint64_t max_latency_us = 50;
   double slow = 0;
@@ -131,6 +132,14 @@ class World {
   std::set<std::string> keys_in_flight_;
   uint32_t version_ = 0;
 };
+
+struct DamageFound {
+  uint64_t right = 0, errors = 0;
+  std::set<uint64_t> damaged;  // volumes
+};
+// Reads everything of a damaged store in small pieces, so that an error hides as little as possible. What is
+// read must be right, and an error must be that of damage.
+Task<DamageFound> read_what_is_left(World& world);
 
 // A scenario, run against a world until it ends or the world goes down.
 using Script = std::function<Task<void>(World&)>;

@@ -1,6 +1,7 @@
 #include "support/sim_device.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace obraz::test {
 namespace {
@@ -147,7 +148,7 @@ Task<Status> SimDevice::perform(Operation& op) {
   begin(op);
   const auto place = outstanding_.insert(outstanding_.end(), &op);
   const uint64_t latency = draw_latency(), before = random_() % (latency + 1);
-  const bool in_two_steps = op.kind == IoKind::write && draw() < 0.25;
+  const bool in_two_steps = op.kind == IoKind::write && !op.lost && draw() < 0.25;
   co_await op.timer.wait_us(before);
   while (power_->on_ && op.held && !op.held->released_)
     co_await op.held->event_.wait();
@@ -168,7 +169,7 @@ Task<Status> SimDevice::perform(Operation& op) {
     // A write that fails ends here; others may be reported a good while after they took effect.
     if (latency > before)
       co_await op.timer.wait_us(latency - before);
-    if (power_->on_ && op.pending != 0 && os_error == 0)
+    if (power_->on_ && op.pending != 0 && os_error == 0 && !op.lost)
       pending_.at(op.pending).completed_at = ++clock_;
     power_->reaches(op.number, CutPoint::When::after);
     complete = power_->on_;
@@ -187,6 +188,7 @@ void SimDevice::begin(Operation& op) {
   if (op.kind == IoKind::write) {
     op.pending = next_pending_++;
     pending_[op.pending] = {op.offset, std::vector<std::byte>(op.from.begin(), op.from.end()), 0, false};
+    take_lie(op);
   }
   if (op.kind == IoKind::flush)
     op.flush_from = clock_;
@@ -203,6 +205,22 @@ void SimDevice::begin(Operation& op) {
   }
 }
 
+void SimDevice::take_lie(Operation& op) {
+  if (lie_.countdown == 0 || op.offset < lie_.from || op.offset + op.length > lie_.to || --lie_.countdown > 0)
+    return;
+  if (lie_.lie == Lie::lost) {
+    op.lost = true;
+    return;
+  }
+  std::vector<uint64_t> others;
+  for (uint64_t at = lie_.from; at + op.length <= lie_.to; at += SimImage::kPageSize)
+    if (current_.has_page(at / SimImage::kPageSize) &&
+        (at + op.length <= op.offset || at >= op.offset + op.length))
+      others.push_back(at);
+  if (!others.empty())
+    pending_.at(op.pending).offset = others[random_() % others.size()];
+}
+
 void SimDevice::finish(Operation& op) {
   switch (op.kind) {
     case IoKind::read:
@@ -212,7 +230,10 @@ void SimDevice::finish(Operation& op) {
       const Pending& pending = pending_.at(op.pending);
       // The device may fetch the bytes at any time before the end.
       OBRAZ_CHECK(std::equal(op.from.begin(), op.from.end(), pending.bytes.begin()));
-      current_.write(op.offset, pending.bytes);
+      if (op.lost)
+        pending_.erase(op.pending);
+      else
+        current_.write(pending.offset, pending.bytes);
       break;
     }
     case IoKind::flush:
@@ -271,6 +292,15 @@ void SimDevice::make_durable(uint64_t completed_until) {
       continue;
     }
     durable_.write(pending.offset, pending.bytes);
+    // What an older write left doomed holds the newer bytes now: a cache has one version of a sector.
+    for (auto older = pending_.begin(); older != it; ++older) {
+      Pending& other = older->second;
+      const uint64_t first = std::max(pending.offset, other.offset);
+      const uint64_t end = std::min(pending.offset + pending.bytes.size(), other.offset + other.bytes.size());
+      if (other.doomed && first < end)
+        std::copy_n(pending.bytes.begin() + ptrdiff_t(first - pending.offset), end - first,
+                    other.bytes.begin() + ptrdiff_t(first - other.offset));
+    }
     it = pending_.erase(it);
   }
 }
@@ -309,17 +339,30 @@ void SimDevice::lose_power(const Survival& survival) {
   current_ = durable_;
 }
 
+// What a failed flush left open is decided when the process dies: the write is still in the cache, and the
+// next flush covers it, or it is gone, and reads show what was there before.
+void SimDevice::settle_doomed() {
+  for (auto it = pending_.begin(); it != pending_.end();) {
+    const bool gone = std::exchange(it->second.doomed, false) && random_() % 2 == 0;
+    it = gone ? pending_.erase(it) : std::next(it);
+  }
+  current_ = durable_;
+  for (const auto& [order, pending] : pending_)
+    current_.write(pending.offset, pending.bytes);
+}
+
 void SimDevice::die(const Survival* survival) {
   for (Operation* op : outstanding_) {
-    if (!survival && op->pending != 0) {  // lands now or never
-      Pending& pending = pending_.at(op->pending);
-      if (pending.completed_at == 0) {
-        if (random_() % 2 == 0)
-          current_.write(pending.offset, pending.bytes);
-        else  // what it did so far stays, volatile
-          current_.read(pending.offset, pending.bytes);
-        pending.completed_at = ++clock_;
-      }
+    const auto found = pending_.find(op->pending);  // gone: a write that failed, and a flush since
+    if (found != pending_.end() && op->lost) {
+      pending_.erase(found);
+    } else if (found != pending_.end() && !survival && found->second.completed_at == 0) {  // now or never
+      Pending& pending = found->second;
+      if (random_() % 2 == 0)
+        current_.write(pending.offset, pending.bytes);
+      else  // what it did so far stays, volatile
+        current_.read(pending.offset, pending.bytes);
+      pending.completed_at = ++clock_;
     }
     op->timer.cancel();
     if (op->held)
@@ -327,6 +370,8 @@ void SimDevice::die(const Survival* survival) {
   }
   if (survival)
     lose_power(*survival);
+  else if (std::ranges::any_of(pending_, [](const auto& entry) { return entry.second.doomed; }))
+    settle_doomed();
   holds_.clear();
 }
 
@@ -338,8 +383,14 @@ void SimDevice::fail(IoKind kind, uint64_t nth, int os_error, bool for_ever) {
   faults_[size_t(kind)] = {nth, os_error, for_ever};
 }
 
+void SimDevice::lie(Lie lie, uint64_t nth, uint64_t from, uint64_t to) {
+  OBRAZ_CHECK(nth > 0);
+  lie_ = {nth, lie, from, to};
+}
+
 void SimDevice::heal() {
   faults_ = {};
+  lie_ = {};
 }
 
 void SimDevice::corrupt(uint64_t offset, uint64_t length) {

@@ -20,11 +20,12 @@
 // - An injected error: a write that fails has taken effect wholly, in part, or not at all. A flush that fails
 // makes
 //   nothing durable, and no later flush makes durable what it should have: a system that retries it is
-//   caught.
+//   caught. When the process dies then, each such write is found to be still in the cache or gone.
 // - A discarded range reads as before, as zeros or as noise, page by page of 4 KiB; and the discard is itself
 // volatile.
-// - Not modelled: sectors that rot while nothing is written, writes that go to another address, reads that
-// lie.
+// - Damage, where a test asks for it: sectors that rot (corrupt), writes that are lost though acknowledged or
+// go to another address (lie).
+// - Not modelled: reads that return what was never stored there.
 //
 // Misuse is a bug and aborts: offsets, lengths or addresses that are not multiples of 4 KiB, ranges beyond
 // the end, and a buffer whose bytes change while it is being written.
@@ -132,6 +133,11 @@ class SimDevice final : public Device {
   // Damages what is stored, durably: for tests of checksums.
   void corrupt(uint64_t offset, uint64_t length);
 
+  // The n-th write from now on that lies within [from, to) is acknowledged and never happens, or happens at
+  // another page of the range.
+  enum class Lie : uint8_t { lost, misdirected };
+  void lie(Lie lie, uint64_t nth, uint64_t from, uint64_t to);
+
   // Keeps an operation from taking effect until it is released (or the power is cut).
   class Hold {
    public:
@@ -176,7 +182,13 @@ class SimDevice final : public Device {
     Bytes into;
     ConstBytes from;
     uint64_t number = 0, pending = 0, flush_from = 0;
+    bool lost = false;  // acknowledged, and nothing else
     std::shared_ptr<Hold> held;
+  };
+  struct PlannedLie {
+    uint64_t countdown = 0;
+    Lie lie = Lie::lost;
+    uint64_t from = 0, to = 0;
   };
   struct Fault {
     uint64_t countdown = 0;
@@ -190,6 +202,8 @@ class SimDevice final : public Device {
   double draw() { return double(random_() >> 11) * 0x1p-53; }
   int take_fault(IoKind kind);
   void begin(Operation& operation);
+  void take_lie(Operation& operation);
+  void settle_doomed();
   void discard_now(Operation& operation);
   void finish(Operation& operation);
   void fail_effect(Operation& operation);
@@ -210,6 +224,7 @@ class SimDevice final : public Device {
   uint64_t next_pending_ = 1, clock_ = 1;
   std::list<Operation*> outstanding_;
   std::array<Fault, kIoKinds> faults_{};
+  PlannedLie lie_;
   std::array<Counters, kIoKinds> counters_{};
   std::vector<std::shared_ptr<Hold>> holds_;
 };
