@@ -31,6 +31,8 @@ constexpr int kAboveTargets =
     32;  // descriptors are first moved here and above, so that no dup2 closes another's source
 constexpr char kProcessIdVariable[] = "LISTEN_PID=";
 constexpr size_t kProcessIdDigits = 20;
+// QEMU says so because it may open nothing for writing, and takes locks of another kind.
+constexpr char kNoComplaint[] = "Failed to open /dev/null for OFD lock probing: Permission denied ";
 constexpr uid_t kNobody = 65534;
 
 std::string find_program(const std::string& name) {
@@ -362,9 +364,9 @@ std::string ConfinedChild::complaint() const {
   for (char& c : text)
     if (uint8_t(c) < 0x20 || uint8_t(c) > 0x7e)
       c = ' ';
-  const std::string own_name = program_ + ": ";
-  for (size_t at; (at = text.find(own_name)) != text.npos;)
-    text.erase(at, own_name.size());
+  for (const std::string& noise : {program_ + ": ", std::string(kNoComplaint)})
+    for (size_t at; (at = text.find(noise)) != text.npos;)
+      text.erase(at, noise.size());
   while (!text.empty() && text.back() == ' ')
     text.pop_back();
   return text;

@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "base/check.h"
 #include "base/limits.h"
 
@@ -36,9 +34,13 @@ Answer<void> check_virtual_size(uint64_t size_bytes) {
   return {};
 }
 
-bool has_twins(std::vector<uint64_t> places) {
-  std::ranges::sort(places);
-  return std::ranges::adjacent_find(places) != places.end();
+Answer<void> check_tables(ImageFormat format, const FileView& file, uint64_t needed_bytes) {
+  if (needed_bytes <= file.size_bytes)
+    return {};
+  return refuse_damaged(format,
+                        fmt::format("its tables take {} bytes together, the file has {}; some are named "
+                                    "twice",
+                                    needed_bytes, file.size_bytes));
 }
 
 std::unexpected<Refusal> refuse_damaged(ImageFormat format, const std::string& what) {

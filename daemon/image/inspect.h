@@ -10,7 +10,6 @@
 
 #include <cstdint>
 #include <stop_token>
-#include <vector>
 
 #include "image/file_view.h"
 #include "image/format.h"
@@ -35,8 +34,9 @@ Answer<Inspection> inspect(ImageFormat format, const FileView& file, const std::
 // A virtual size as a header states it: neither nothing nor beyond the limit.
 Answer<void> check_virtual_size(uint64_t size_bytes);
 
-// Whether two of these are the same.
-bool has_twins(std::vector<uint64_t> places);
+// Tables that take more room together than the file has are the same ones over and over: a short file would
+// take hours to look through.
+Answer<void> check_tables(ImageFormat format, const FileView& file, uint64_t needed_bytes);
 
 // "the FORMAT image is damaged: WHAT".
 std::unexpected<Refusal> refuse_damaged(ImageFormat format, const std::string& what);

@@ -208,13 +208,10 @@ Answer<void> check_mapping(const FileView& file, const Header& h, const std::sto
   const uint64_t span = h.cluster_size() * h.l2_entries();
   std::vector<std::byte> l1(divide_up(h.size, span) * 8), l2(h.cluster_size());
   OBRAZ_ASK(file.read(h.l1_offset, l1, "the L1 table"));
-  std::vector<uint64_t> places;
-  places.reserve(l1.size() / 8);
+  uint64_t needed = 0;
   for (uint64_t i = 0; i < l1.size() / 8; ++i)
-    if (const uint64_t offset = load_be<uint64_t>(&l1[i * 8]) & kOffsetMask; offset != 0)
-      places.push_back(offset);
-  if (has_twins(std::move(places)))
-    return refuse_damaged(kFormat, "two parts of its disk share an L2 table");
+    needed += (load_be<uint64_t>(&l1[i * 8]) & kOffsetMask) != 0 ? h.cluster_size() : 0;
+  OBRAZ_ASK(check_tables(kFormat, file, needed));
   const L2Check check(file, h);
   for (uint64_t i = 0; i < l1.size() / 8; ++i) {
     const uint64_t offset = load_be<uint64_t>(&l1[i * 8]) & kOffsetMask;

@@ -222,13 +222,10 @@ Answer<void> check_grains(const FileView& file, const Header& h, const std::stop
                           fmt::format("it has {} grain tables at sector {}", tables, h.directory_offset));
   std::vector<std::byte> directory(tables * 4), table(h.table_entries * 4);
   OBRAZ_ASK(file.read(h.directory_offset * kSector, directory, "the grain directory"));
-  std::vector<uint64_t> places;
-  places.reserve(tables);
+  uint64_t needed = 0;
   for (uint64_t i = 0; i < tables; ++i)
-    if (const uint64_t at = load_le<uint32_t>(&directory[i * 4]); at != 0)
-      places.push_back(at);
-  if (has_twins(std::move(places)))
-    return refuse_damaged(kFormat, "two parts of its disk share a grain table");
+    needed += load_le<uint32_t>(&directory[i * 4]) != 0 ? table.size() : 0;
+  OBRAZ_ASK(check_tables(kFormat, file, needed));
   uint64_t last_compressed = 0;
   for (uint64_t i = 0; i < tables; ++i) {
     const uint64_t at = load_le<uint32_t>(&directory[i * 4]);

@@ -85,16 +85,9 @@ class NbdSource final : public ImportSource {
     return explain(client_->extents(offset, length, out, stop));
   }
   Answer<void> start_read(Transfer& transfer) override { return explain(client_->start_read(transfer)); }
-  // The reader leaves when it cannot read; of a damaged image this is all we learn.
   Refusal explain_failed(const Transfer& transfer) const override {
-    if (!child_)
-      return ImportSource::explain_failed(transfer);
-    return explain(
-               refuse(ErrorCode::invalid_argument, "source",
-                      fmt::format("the {} image cannot be read at byte {} of its disk: it is damaged, or the "
-                                  "device it lies on fails",
-                                  name_of(format()), transfer.offset)))
-        .error();
+    Answer<void> answer = std::unexpected(ImportSource::explain_failed(transfer));
+    return explain(std::move(answer)).error();
   }
   Answer<void> wait(const StopSignal& stop, int wake_fd) override {
     return explain(client_->wait(stop, wake_fd));
@@ -122,17 +115,17 @@ class NbdSource final : public ImportSource {
   }
 
  private:
-  // What qemu-nbd said last tells more than the broken connection; what it complains of is the file.
+  // qemu-nbd leaves when it cannot read, so a broken connection is all that the client learns of a damaged
+  // image. What it said last tells more.
   Answer<void> explain(Answer<void> answer) const {
     if (answer || !child_ || answer.error().code == ErrorCode::cancelled)
       return answer;
     const std::string complaint = child_->complaint();
     if (complaint.empty())
       return answer;
-    answer.error().message += fmt::format(" (qemu-nbd: {})", complaint);
-    if (answer.error().code == ErrorCode::io)
-      answer.error().code = ErrorCode::invalid_argument;
-    return answer;
+    return refuse_source(fmt::format(
+        "the {} image cannot be read: it is damaged, or the device it lies on fails (qemu-nbd: {})",
+        name_of(format()), complaint));
   }
 
   const std::optional<ImageFormat> given_;

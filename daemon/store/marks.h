@@ -26,7 +26,6 @@ namespace obraz::marks {
   X(pending_drop_frozen) X(pending_drop_checksum_filled)                                          \
   /* recovery */                                                                                  \
   X(replayed_records) X(superblock_damaged) X(superblocks_differ) X(closed_cleanly)               \
-  X(reclaimed_in_recovery)                                                                        \
   /* sharing and the drop rule */                                                                 \
   X(node_copied) X(node_moved) X(root_grown) X(drop_waited_for_request) X(drop_waited_for_record) \
   X(subtree_dropped) X(whole_tree_dropped) X(reclaimed_shared_child)                              \

@@ -172,7 +172,6 @@ Task<Status> StoreCore::make_room_in_recovery(uint64_t pages, bool allocate) {
       }
       state.pages().grown(*slab);
     } else if (state.has_dead()) {
-      marks::hit(Mark::reclaimed_in_recovery);
       co_await reclaim_step();
     } else {
       co_return obraz::fail(ErrorCode::no_space, "no room in the metadata device to recover");

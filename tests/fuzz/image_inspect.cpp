@@ -101,7 +101,8 @@ void try_inspect(ImageFormat format, const FileView& file) {
   if (!inspection)
     return judge(inspection.error());
   OBRAZ_CHECK(inspection->virtual_size > 0 && inspection->virtual_size <= limits::kMaxVolumeSize);
-  OBRAZ_CHECK(inspection->virtual_size % 512 == 0);
+  // Of a vdi, its reader rounds it up.
+  OBRAZ_CHECK(inspection->virtual_size % 512 == 0 || format == ImageFormat::vdi);
 }
 
 }  // namespace

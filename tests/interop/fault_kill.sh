@@ -30,12 +30,6 @@ run_fio() {
     --bs=4k --iodepth=32 --verify=crc32c --verify_fatal=1 --output-format=terse "$@")
 }
 
-kill_daemon() {
-  kill -KILL "$(daemon_process)"
-  wait "$daemon_pid" || true
-  daemon_pid=
-}
-
 # fio writes the whole of disk v and flushes it; obrazd is killed while fio writes to a new disk w; then fio verifies v.
 kill_under_fio() {
   local round random=$seed

@@ -8,6 +8,7 @@
 #   python_client               runs the Python program on standard input with libnbd and the helpers below: connect(),
 #                               refused(), obraz(), raw(), attach_raw(), request()
 #   load FIELD                  a number of `load` in the daemon's status
+#   kill_daemon                 kill -9
 #   daemon_cpu_ticks            processor time the daemon has used so far, in clock ticks
 #   expect WHAT WANTED FOUND    fails unless the two are the same
 
@@ -122,6 +123,12 @@ load() {
 # The process that start_daemon waits for is a `timeout`, whose only child is the daemon.
 daemon_process() {
   pgrep --parent "$daemon_pid" --exact obrazd
+}
+
+kill_daemon() {
+  kill -KILL "$(daemon_process)"
+  wait "$daemon_pid" || true
+  daemon_pid=
 }
 
 daemon_cpu_ticks() {

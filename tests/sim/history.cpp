@@ -24,13 +24,15 @@ class History {
     trouble_ = trouble < 2 ? Trouble::errors : trouble < 4 ? Trouble::damage : Trouble::crashes;
     hot_ = pick({16, 64, 1024});
     // How far apart the clusters that clients use are: side by side, or a leaf or more each.
-    stride_ = pick({1, 1, 1, 16, 259});
+    stride_ = world_.options.meta_bytes ? pick({16, 259}) : pick({1, 1, 1, 16, 259});
     const uint64_t reach = ((stride_ > 1 ? hot_ : 1024) / kBlocksPerCluster * stride_ + 2) * kClusterSize;
     size_ = round_up(std::max(reach, limits::kMinVolumeSize), limits::kVolumeSizeUnit);
     if (random_() % 8 == 0)
       size_ += 5 * limits::GiB;  // one level more
     disks_ = pick({1, 2, 4});
     volumes_ = pick({3, 6, 12});
+    if (world_.options.meta_bytes)  // which is soon full
+      volumes_ = 24;
     clients_ = pick({1, 2, 4, 8});
     many_puts_ = random_() % 16 == 0;
     if (many_puts_)
@@ -85,6 +87,12 @@ class History {
     options.store.reclaim_pause_us = pick({0, 10, 1'000});
     options.store.reclaim_step_nodes = unsigned(pick({1, 2, 16}));
     options.store.slab_bytes = pick({1, 4}) * limits::MiB;
+    if (options.meta_bytes && random_() % 2 == 0) {  // few checkpoints, so that much is replayed
+      options.journal_bytes = 4 * limits::MiB;
+      options.store.dirty_nodes = 1024;
+      options.store.reclaim_pause_us = 0;
+      options.meta_bytes = (256 + 300 + random_() % 100) * kBlockSize + options.journal_bytes;
+    }
     options.max_latency_us = pick({5, 50, 500});
     options.slow = double(pick({0, 0, 5, 20})) / 100;
     options.shuffle = pick({0, 1}) != 0;

@@ -12,6 +12,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdlib>
+
 #include "base/limits.h"
 #include "image/confined_child.h"
 #include "image_support.h"
@@ -49,7 +51,12 @@ class Confinement : public testing::Test {
     write_file(work_ / "file", std::as_bytes(std::span(text)));
     ASSERT_EQ(::chmod((work_ / "file").c_str(), 0644), 0);
     reopen(O_RDONLY);
+    // One that lies elsewhere could not be run.
+    const char* path = std::getenv("PATH");
+    path_ = path ? path : "";
+    ASSERT_EQ(::setenv("PATH", "/usr/bin:/bin", 1), 0);
   }
+  void TearDown() override { ASSERT_EQ(::setenv("PATH", path_.c_str(), 1), 0); }
   void reopen(int flags) { file_ = OwnedFd(::open((work_ / "file").c_str(), flags | O_CLOEXEC)); }
 
   // Descriptor 3 of the probe is the file, which it may open again.
@@ -72,6 +79,7 @@ class Confinement : public testing::Test {
 
   WorkDirectory work_;
   OwnedFd file_;
+  std::string path_;
 };
 
 // The probe itself: what should work does, and a failure of its assertions is seen.
