@@ -8,6 +8,7 @@
 // a wrong command line.
 #include <fmt/core.h>
 #include <google/protobuf/stubs/logging.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/un.h>
 #include <systemd/sd-daemon.h>
@@ -314,6 +315,16 @@ Answer<void> check_addresses(const Config& config) {
   return {};
 }
 
+// BufferPool takes it for granted.
+bool has_room_for(uint64_t bytes) {
+  void* memory =
+      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED)
+    return false;
+  ::munmap(memory, bytes);
+  return true;
+}
+
 int run(int argc, char** argv) {
   const auto config = parse_config(argc, argv);
   if (!config)
@@ -332,6 +343,10 @@ int run(int argc, char** argv) {
   if (!reactor) {
     log::error("cannot start: {}; the kernel must have io_uring (Linux 6.1 or later)",
                describe(reactor.error()));
+    return 1;
+  }
+  if (!has_room_for(round_up(config->buffer_memory, BufferPool::kMaxBuffer))) {
+    log::error("cannot start: there is no memory for --buffer-memory {}", exact_size(config->buffer_memory));
     return 1;
   }
   const bool good = Daemon(*config, **reactor).run();

@@ -38,13 +38,10 @@ Status StoreCore::check_range(const VolumeState& volume, uint64_t offset, uint64
   return {};
 }
 
-// Whoever calls has looked the reference up just now, without waiting since. The page is not reused while the
-// load is in flight, as little as a cluster that is being read.
+// Whoever calls has looked the reference up just now, without waiting since. The page is not reused under the
+// load: who gives up a node has it in memory, and so waits for the same load.
 Task<Status> StoreCore::load_missing(const Missing& missing, VolumeState& volume) {
-  IoTracker::Entry entry;
-  entry.begin(io);
   const Status status = co_await state.cache().load(missing.ref, missing.level);
-  end_io(entry);
   if (!status && status.error().code == ErrorCode::corruption) {
     ++damaged_events;
     if (!std::exchange(volume.damaged, true))

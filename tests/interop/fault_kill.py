@@ -47,6 +47,9 @@ def check(good, sentence):
         raise AssertionError(sentence)
 
 
+killing = threading.Event()  # from now on connections may break and calls fail
+
+
 # --- the daemon -------------------------------------------------------------------------------------------------------
 
 class Daemon:
@@ -172,6 +175,7 @@ class Writer(threading.Thread):
         return range(first, min(BLOCKS, first + self.random.choice((1, 16, 64, 300))))
 
     def write_until_killed(self):
+        h = None
         try:
             h = connect(f"disk/{self.disk.name}")
             while True:
@@ -179,7 +183,7 @@ class Writer(threading.Thread):
                 self.requests += 1
         except nbd.Error:
             # The connection, for that is what a kill looks like, and never an answer of the daemon.
-            if not h_is_dead(h):
+            if not killing.is_set() or h and not (h.aio_is_dead() or h.aio_is_closed()):
                 raise
 
     def one(self, h):
@@ -210,14 +214,7 @@ class Writer(threading.Thread):
             disk.end(blocks, version, durable)
 
 
-def h_is_dead(h):
-    return h.aio_is_dead() or h.aio_is_closed()
-
-
 # --- resources --------------------------------------------------------------------------------------------------------
-
-killing = threading.Event()  # from now on calls may fail
-
 
 def obraz(*arguments):
     """The document printed, or the code of the refusal."""

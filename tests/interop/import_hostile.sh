@@ -70,7 +70,6 @@ no_plain_files() {
   refused INVALID_ARGUMENT source image import "$work/odd/folder" --name i
   refused INVALID_ARGUMENT source image import "$work/odd" --name i
   refused INVALID_ARGUMENT source image import /dev/full --name i
-  refused INVALID_ARGUMENT source image import /dev/stdin --name i
   refused INVALID_ARGUMENT source image import /proc/self/mem --name i
   refused INVALID_ARGUMENT source image import /proc/self/fd --name i
   refused INVALID_ARGUMENT source image import "$work/odd/backing" --name i

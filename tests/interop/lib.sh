@@ -10,6 +10,8 @@
 #   load FIELD                  a number of `load` in the daemon's status
 #   kill_daemon                 kill -9
 #   daemon_cpu_ticks            processor time the daemon has used so far, in clock ticks
+#   mount_store SIZE OPTIONS    mounts a file system of its own for the next store, ext4 of that size; needs root
+#   unmount_store               not needed at the end of a script
 #   expect WHAT WANTED FOUND    fails unless the two are the same
 
 # shellcheck source=tools/lib/boot.sh
@@ -134,4 +136,32 @@ kill_daemon() {
 daemon_cpu_ticks() {
   # utime and stime: fields 14 and 15, counted behind the command's name.
   sed 's/.*) //' "/proc/$(daemon_process)/stat" | awk '{print $12 + $13}'
+}
+
+# From $work/small.img to $work/small. $work/store becomes a link into it; the store that was there is gone.
+mount_store() {
+  ((EUID == 0)) || fail "mounting a file system needs root"
+  rm -rf "$work/store"
+  truncate -s "$1" "$work/small.img"
+  mkfs.ext4 -q -m 0 "$work/small.img"
+  mkdir "$work/small"
+  # clean_up removes $work; before that the file system must be gone, and before that the daemon.
+  trap 'leave_store $?; clean_up' EXIT
+  mount -o "loop,$2" "$work/small.img" "$work/small"
+  mkdir "$work/small/store"
+  ln -s "$work/small/store" "$work/store"
+}
+
+unmount_store() {
+  umount "$work/small"
+  rm "$work/store"
+}
+
+# Gives back the status it is given, which is that of the script.
+leave_store() {
+  set +e
+  [[ -z $daemon_pid ]] || end_process "$daemon_pid"
+  daemon_pid=
+  ! mountpoint --quiet "$work/small" || umount "$work/small"
+  return "$1"
 }

@@ -2,6 +2,7 @@
 // and writes in flight at the drop have ended, and a snapshot is acknowledged by a commit sealed after the
 // writes in flight at its instant have landed. One operation of the device is held for as long as the test
 // wants.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -317,6 +318,50 @@ TEST(Recovery, NeedsNoMoreMetadataThanTheRunHad) {
   ASSERT_TRUE(world.open()) << world.problem();
   world.verify();
   world.check();
+  world.close();
+  EXPECT_EQ(world.problem(), "") << world.trace();
+}
+
+// Whatever fills it: the next checkpoint still fits, and what is deleted comes back.
+TEST(Recovery, AFullMetadataDeviceIsOpenedAndEmptied) {
+  WorldOptions options;
+  options.data_bytes = 32 * MiB;
+  options.meta_bytes = options.journal_bytes + (256 + 300) * 4 * KiB;
+  options.store.dirty_nodes = 16;
+  World world(options);
+  world.may_be_full = true;
+  ASSERT_TRUE(world.open());
+  constexpr uint64_t kLeaf = 16 * MiB, kResources = 200;
+  struct Fill {
+    static Task<void> resources(World& world) {
+      for (uint64_t i = 0; i < kResources && world.refused == 0; ++i)
+        co_await world.put(fmt::format("large/{}", i), std::string(limits::kMaxResourceSize, 'v'));
+    }
+    static Task<void> leaves(World& world, uint64_t disk) {
+      for (uint64_t i = 0, before = world.refused; i < 400 && world.refused == before; ++i)
+        co_await world.write(disk, i * kLeaf, 4 * KiB);
+    }
+  };
+  const uint64_t disk = world.loop.run(world.create(400 * kLeaf));
+  world.loop.run(Fill::leaves(world, disk));
+  EXPECT_EQ(world.refused, 1u) << "the leaves fit";
+  world.refused = 0;
+  world.loop.run(Fill::resources(world));
+  EXPECT_EQ(world.refused, 1u) << "the resources fit";
+  for (unsigned i = 0; i < 3; ++i) {
+    world.crash(nullptr);
+    ASSERT_TRUE(world.open()) << world.problem();
+    world.verify();
+  }
+  EXPECT_EQ(world.loop.run(world.store->checkpoint()).has_value(), true);
+  EXPECT_TRUE(world.loop.run(world.remove(disk)));
+  world.loop.run_until([&] { return world.store->space().used_bytes == 0; });
+  world.loop.run(world.checkpoint());
+  world.loop.run(world.checkpoint());
+  const uint64_t other = world.loop.run(world.create(400 * kLeaf));
+  EXPECT_TRUE(world.loop.run(world.write(other, 0, 4 * KiB)));
+  world.check();
+  world.verify();
   world.close();
   EXPECT_EQ(world.problem(), "") << world.trace();
 }

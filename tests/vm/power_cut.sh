@@ -12,7 +12,8 @@
 #                      device that at some moment silently loses all later writes). Default: ext4, or raw where this user
 #                      cannot mount a file; in the long form all of them
 #   OBRAZ_VM_ROUNDS    the long form: so many rounds of every layout, each with a seed and a longer workload of its own
-#   OBRAZ_VM_POINTS    cuts of each round; 0: at every mark, flush and FUA write. Default 32, in the long form 200
+#   OBRAZ_VM_POINTS    cuts of each round; 0: every one there is, at marks, flushes, FUA writes and with torn writes before
+#                      each flush. Default 32, or 12 where this user cannot mount; in the long form 200
 #   OBRAZ_VM_SEED      of the first round, default 1
 #   OBRAZ_QEMU_ACCEL   tcg (default) or kvm
 
@@ -56,7 +57,7 @@ can_mount() {
 use_images() {
   images=$work/images
   mkdir -p "$images"
-  [[ $layouts == raw ]] || mount -t tmpfs -o size=2G tmpfs "$images"
+  [[ $mounting == no ]] || mount -t tmpfs -o size=2G tmpfs "$images"
 }
 
 # The namespace takes the memory with it; after a failure the images are to be looked at. base.img is what a cut without
@@ -78,7 +79,7 @@ make_device() {
     raw)
       # A store that was formatted as files, moved to where the bare device will have it.
       start_daemon --data-size 256M --journal-size 1M
-      stop_daemon
+      end_daemon
       meta_bytes=$(stat --format=%s "$work/store/meta")
       truncate -s "$((meta_bytes + $(stat --format=%s "$work/store/data")))" "$work/device.img"
       dd if="$work/store/meta" of="$work/device.img" bs=1M conv=notrunc,sparse status=none
@@ -93,12 +94,15 @@ make_device() {
 
 # Puts the store of $images/cut.img into $work/store.
 attach() {
+  local size
   case $1 in
     raw)
-      dd if="$images/cut.img" of="$work/store/meta" bs=4096 count=$((meta_bytes / 4096)) conv=sparse status=none
-      dd if="$images/cut.img" of="$work/store/data" bs=4096 skip=$((meta_bytes / 4096)) conv=sparse status=none
+      [[ $mounting == no ]] || mount -t tmpfs -o size=2G tmpfs "$work/store"
+      size=$(stat --format=%s "$images/cut.img")
+      dd if="$images/cut.img" of="$work/store/meta" bs=64K count="$meta_bytes" iflag=count_bytes conv=sparse status=none
+      dd if="$images/cut.img" of="$work/store/data" bs=64K skip="$meta_bytes" iflag=skip_bytes conv=sparse status=none
       truncate -s "$meta_bytes" "$work/store/meta"
-      truncate -s "$(($(stat --format=%s "$images/cut.img") - meta_bytes))" "$work/store/data"
+      truncate -s $((size - meta_bytes)) "$work/store/data"
       ;;
     flakey) mount -t ext4 -o loop "$images/cut.img" "$work/store" ;;
     *) mount -t "$1" -o loop "$images/cut.img" "$work/store" ;;
@@ -107,8 +111,8 @@ attach() {
 
 detach() {
   local tries
-  case $1 in
-    raw) rm "$work"/store/* ;;
+  case $1-$mounting in
+    raw-no) rm "$work"/store/* ;;
     *)
       # A ring of io_uring lets go of its files some time after its process has ended, and nothing tells when.
       for ((tries = 0; tries < 300; ++tries)); do
@@ -118,6 +122,16 @@ detach() {
       fail "the store cannot be unmounted"
       ;;
   esac
+}
+
+# As stop_daemon, but the daemon gets one signal: `timeout` sends a second one to its process group, which with a store in
+# memory may come when the daemon has nearly ended.
+end_daemon() {
+  local status=0
+  kill -TERM "$(daemon_process)"
+  wait "$daemon_pid" || status=$?
+  daemon_pid=
+  ((status == 0)) || fail "obrazd ended with status $status after SIGTERM" "$work/obrazd-$daemon_starts.log"
 }
 
 # judge LAYOUT BEFORE AFTER: $images/cut.img is what the power cut has left.
@@ -131,7 +145,7 @@ judge() {
   start_daemon --data-size 256M --journal-size 1M
   "$bin/power_cut_judge" "$work/history" "$before" "$after" "$work/store/nbd.sock" "$work/frozen" ||
     fail "that is not what may be there after mark $before and before mark $after"
-  stop_daemon
+  end_daemon
   detach "$layout"
 }
 
@@ -168,10 +182,13 @@ one_round() {
 }
 
 layouts=${OBRAZ_VM_LAYOUTS:-}
+mounting=yes
+can_mount >"$work/probe.log" 2>&1 || mounting=no
 if [[ -z $layouts ]]; then
-  if ! can_mount >"$work/probe.log" 2>&1; then
+  if [[ $mounting == no ]]; then
     say "This user cannot mount a file: the store is on the bare device only."
     layouts=raw
+    ((rounds > 0)) || points=${OBRAZ_VM_POINTS:-12}  # On a disk each takes several times as long as in memory.
   elif ((rounds > 0)); then
     layouts="ext4 xfs raw flakey"
   else

@@ -257,6 +257,7 @@ TEST_F(Inspect, VmdkDescriptorThatNamesOthersIsRefused) {
   with("parentCID=ffffffff", "parentCID=ffffffff\nparentFileNameHint=\"/etc/passwd\"", "parent disk");
   with("createType=\"monolithicSparse\"", "createType=\"monolithicFlat\"", "monolithicFlat");
   with("createType=\"monolithicSparse\"", "createType=\"fullDevice\"", "fullDevice");
+  with("createType=\"monolithicSparse\"", "createType=\"\033[2J\377\"", "the type '?[2J?'");
   with("RW ", "RW 100 FLAT \"/etc/passwd\" 0\nRW ", "FLAT");
   with("RW ", "RW 49152 SPARSE \"b.vmdk\"\nRW ", "2 extents");
   with("RW ", "#W ", "0 extents");

@@ -1,0 +1,185 @@
+#!/usr/bin/env python3
+"""mutations.py BUILD_DIR [NAME...] - shows that the simulations find bugs: breaks the store on purpose, in one place
+at a time, and expects each break to be caught.
+
+Each mutation replaces a piece of one source file of daemon/store. The broken file alone is compiled anew, with the
+commands of BUILD_DIR (a finished build), and linked before the libraries, into a program of its own; nothing in the
+checkout or the build changes. A mutation whose text is no longer in the source fails: whoever changes that place says
+anew what breaking it means. Exit status: 0 all were caught, 1 one was not (or one could not be made), 2 wrong usage.
+"""
+
+import json
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+
+RANDOM = ["simulate", "--seeds", "1-6000", "--jobs", "1"]
+
+
+def tests(pattern):
+    return ["sim_store", f"--gtest_filter={pattern}", "--gtest_fail_fast"]
+
+
+# name: (file, text, replacement, what catches it)
+MUTATIONS = {
+    # commit
+    "no data flush before the journal write": (
+        "core.cpp", "status = co_await data.flush();", "status = Status();", RANDOM),
+    "no flush after the journal write": (
+        "core.cpp", "status = co_await meta.flush();  // 4", "status = Status();", RANDOM),
+    "data that was being written counts as flushed": (
+        "core.cpp", "data_dirty = false;\n    ++counters.data_flushes;\n    status = co_await data.flush();",
+        "++counters.data_flushes;\n    status = co_await data.flush();\n    data_dirty = false;", RANDOM),
+    "a failed journal write is acknowledged": (
+        "core.cpp", 'if (!status)\n      co_return fail("journal write", status.error());', "", RANDOM),
+    # drop rule
+    "a count is lowered before the record is durable": (
+        "core.cpp", "drops_.front().record <= durable_records_ &&", "", RANDOM),
+    "a cluster is handed out with a request in flight": (
+        "core.cpp", "drops_.front().io_mark <= io.oldest()", "true", tests("DropRule.*")),
+    # checkpoint
+    "the pages are not flushed before the superblock": (
+        "core.cpp", "status = co_await meta.flush();  // 3", "status = Status();", RANDOM),
+    "the superblock is not flushed": (
+        "core.cpp", "status = co_await meta.flush();  // 5", "status = Status();", RANDOM),
+    "the superblock has no second copy": (
+        "core.cpp", "status = co_await meta.write(second.value * kPageSize, page.bytes());  // 6",
+        "status = Status();", tests("Damage.*")),
+    "a node page is reused before the checkpoint": (
+        "state.cpp", "else\n    retire_page(page);", "else\n    pages_.release(page.value);", RANDOM),
+    "the journal is freed before the checkpoint": (
+        "core.cpp", "status = co_await write_checkpoint(*frozen_);",
+        "journal.free_up_to(frozen_->superblock.journal_position);\n  status = co_await write_checkpoint(*frozen_);",
+        RANDOM),
+    "pending drops are counted in the checkpoint": (
+        "state.cpp", "store_le<uint32_t>(at, load_le<uint32_t>(at) - it->second);", "static_cast<void>(at);", RANDOM),
+    "pending drops keep an old checksum": (
+        "state.cpp", "patch_checksum(drop->node);", "", RANDOM),
+    # journal and recovery
+    "a batch that does not follow is accepted": (
+        "journal.cpp",
+        "header->run != run_ || header->position != position_ ||\n"
+        "      header->sequence.value != sequence_.value + 1 || header->chain != chain_",
+        "false", RANDOM),
+    "a torn batch is accepted": (
+        "journal.cpp", "!disk::batch_verifies(*header, all.bytes().first(header->length_bytes))", "false", RANDOM),
+    "recovery does not flush what it reads": (
+        "recovery.cpp",
+        "Status status = co_await meta.flush();  // 1\n  OBRAZ_CO_TRY(status);\n  status = co_await data.flush();",
+        "Status status;", RANDOM),
+    "recovery makes no room": (
+        "recovery.cpp", "} else if (state.has_dead()) {", "} else if (false) {", tests("Recovery.*")),
+    # writes
+    "a shared cluster is written in place": ("slot.h", "if (!shared)", "if (true)", RANDOM),
+    "the bounded copy forgets blocks": (
+        "slot.h", "return uint16_t(slot.own_mask & ~mask);", "return uint16_t(slot.own_mask & ~mask & 0x7fff);",
+        RANDOM),
+    "zeros turn into the old base": (
+        "slot.h", "next.zero_mask = uint16_t(~slot.own_mask & ~mask);", "next.zero_mask = 0;", RANDOM),
+    "a write is recorded before its data has landed": (
+        "data_path.cpp",
+        "    if (status)\n      status = co_await move_data(w);\n    if (status && !w.in_place())\n"
+        "      status = co_await record(w);",
+        "    if (status && !w.in_place())\n      status = co_await record(w);\n    if (status)\n"
+        "      status = co_await move_data(w);", RANDOM),
+    "a write is recorded after a revert": (
+        "data_path.cpp", "if (!w.volume->deleted && w.volume->generation == w.generation)",
+        "if (!w.volume->deleted)", RANDOM),
+    "a snapshot does not wait for writes in flight": (
+        "core.cpp", "co_await source->writes.wait_until_past(mark);", "static_cast<void>(mark);",
+        tests("SnapshotWait.*")),
+    # space
+    "tables grow without being admitted": (
+        "state.cpp", "constexpr uint64_t kElement = 2 * 2;", "return 0;\n  constexpr uint64_t kElement = 2 * 2;",
+        tests("Recovery.*")),
+}
+
+
+class Build:
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder).resolve()
+        self.commands = {
+            entry["file"]: shlex.split(entry["command"])
+            for entry in json.loads((self.folder / "compile_commands.json").read_text())
+        }
+        self.source = next(pathlib.Path(file).parent for file in self.commands if file.endswith("store/core.cpp"))
+        self.links = {}
+        for program in ("simulate", "sim_store"):
+            lines = subprocess.run(["ninja", "-C", str(self.folder), "-t", "commands", f"bin/{program}"], check=True,
+                                   capture_output=True, text=True).stdout.splitlines()
+            line = next(line for line in reversed(lines) if f"-o bin/{program}" in line)
+            self.links[program] = shlex.split(re.sub(r"^: && | && :$", "", line.strip()))
+
+    def compile(self, file, where, include_first):
+        """The object of a source file of the store, with the headers in `include_first` before the real ones."""
+        original = str(self.source / file)
+        command = list(self.commands[original])
+        output = where / (file + ".o")
+        command[command.index("-o") + 1] = str(output)
+        command[command.index(original)] = str(where / file if (where / file).exists() else original)
+        command = [part for part in command if part not in ("ccache", "-g", "-Werror")]
+        command.insert(1, f"-I{include_first}")
+        subprocess.run(command, check=True, cwd=self.folder, capture_output=True, text=True)
+        return output
+
+    def link(self, program, objects, where):
+        command = list(self.links[program])
+        output = where / program
+        command[command.index("-o") + 1] = str(output)
+        first_library = next(i for i, part in enumerate(command) if part.endswith(".a"))
+        command[first_library:first_library] = [str(path) for path in objects]
+        subprocess.run(command, check=True, cwd=self.folder, capture_output=True, text=True)
+        return output
+
+
+def attempt(build, name):
+    file, text, replacement, catcher = MUTATIONS[name]
+    source = (build.source / file).read_text()
+    if source.count(text) != 1:
+        return f"NOT MADE: its text is {source.count(text)} times in {file}"
+    with tempfile.TemporaryDirectory(prefix="obraz-mutation-") as folder:
+        where = pathlib.Path(folder)
+        changed = source.replace(text, replacement)
+        if file.endswith(".h"):  # slot.h: the one source that uses it to decide
+            (where / "store").mkdir()
+            (where / "store" / file).write_text(changed)
+            sources = ["data_path.cpp"]
+        else:
+            (where / file).write_text(changed)
+            sources = [file]
+        try:
+            objects = [build.compile(source_file, where, where) for source_file in sources]
+            program = build.link(catcher[0], objects, where)
+        except subprocess.CalledProcessError as error:
+            return "NOT MADE: " + (error.stderr or "").strip()[-800:]
+        run = subprocess.run([str(program)] + catcher[1:], capture_output=True, text=True, errors="replace")
+        if run.returncode == 0:
+            return "NOT CAUGHT"
+        seed = re.search(r"seed (\d+)", run.stdout)
+        return "caught" + (f" by seed {seed[1]}" if catcher is RANDOM and seed else "")
+
+
+def main():
+    if len(sys.argv) < 2:
+        sys.exit(__doc__.strip().splitlines()[0])
+    build = Build(sys.argv[1])
+    names = sys.argv[2:] or list(MUTATIONS)
+    unknown = [name for name in names if name not in MUTATIONS]
+    if unknown:
+        print("no such mutation:", *unknown, file=sys.stderr)
+        return 2
+    good = True
+    with ThreadPoolExecutor(2) as pool:
+        for name, outcome in zip(names, pool.map(lambda name: attempt(build, name), names)):
+            print(f"{name:60} {outcome}", flush=True)
+            good = good and outcome.startswith("caught")
+    print("every mutation was caught" if good else "some mutations were NOT caught")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
