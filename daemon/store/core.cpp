@@ -30,6 +30,7 @@ StoreCore::StoreCore(Executor& e, Device& m, Device& d, const StoreOptions& o, c
       page_growth_(e),
       cluster_growth_(e),
       transaction_order_(e),
+      meta_flush_(e),
       commit_timer_(e),
       reclaim_timer_(e),
       background_(e),
@@ -128,6 +129,15 @@ Task<void> StoreCore::commit_loop() {
   }
 }
 
+// One at a time: of two that overlap, one may fail and with it lose what the other is said to have covered.
+// And none after a failure, so that a checkpoint that is under way then ends without its superblock.
+Task<Status> StoreCore::flush_meta() {
+  const auto turn = co_await meta_flush_.lock();
+  const Status usable = check_usable();
+  OBRAZ_CO_TRY(usable);
+  co_return co_await meta.flush();
+}
+
 // The numbered steps are those of docs/disk-format.md, section 7.
 Task<void> StoreCore::commit_once() {
   commit_wanted_ = false;
@@ -152,7 +162,7 @@ Task<void> StoreCore::commit_once() {
     status = co_await journal.write(sealed);  // 3
     if (!status)
       co_return fail("journal write", status.error());
-    status = co_await meta.flush();  // 4
+    status = co_await flush_meta();  // 4
     if (!status)
       co_return fail("flush of the meta device", status.error());
     counters.batches += sealed.batches;
@@ -279,7 +289,7 @@ Task<Status> StoreCore::write_checkpoint(Frozen& frozen) {
   for (Node* node : frozen.state.nodes)
     state.cache().written(node);
   frozen.state.nodes.clear();
-  status = co_await meta.flush();  // 3
+  status = co_await flush_meta();  // 3
   if (!status)
     marks::hit(Mark::checkpoint_stopped_flushing_pages);
   OBRAZ_CO_TRY(status);
@@ -290,7 +300,7 @@ Task<Status> StoreCore::write_checkpoint(Frozen& frozen) {
   if (!status)
     marks::hit(Mark::checkpoint_stopped_at_first_superblock);
   OBRAZ_CO_TRY(status);
-  status = co_await meta.flush();  // 5
+  status = co_await flush_meta();  // 5
   if (!status)
     marks::hit(Mark::checkpoint_stopped_flushing_superblock);
   OBRAZ_CO_TRY(status);

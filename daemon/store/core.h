@@ -139,6 +139,7 @@ class StoreCore {
 
   Task<void> commit_loop();
   Task<void> commit_once();
+  Task<Status> flush_meta();
   Task<void> ticker();
   Task<void> checkpoint_loop();
   Task<void> reclaim_loop();
@@ -184,7 +185,7 @@ class StoreCore {
   std::unique_ptr<Frozen> frozen_;
   Event commit_event_, staged_event_, checkpoint_event_, room_event_, space_event_, reclaim_event_;
   std::array<Event, 2> commit_done_;  // by parity of the commit's number: one runs, the next gathers
-  Mutex checkpoint_mutex_, page_growth_, cluster_growth_, transaction_order_;
+  Mutex checkpoint_mutex_, page_growth_, cluster_growth_, transaction_order_, meta_flush_;
   Timer commit_timer_, reclaim_timer_;
   Gate background_, committer_;
 };

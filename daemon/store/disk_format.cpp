@@ -216,6 +216,7 @@ uint32_t seal_batch(const Uuid& uuid, const BatchHeader& header, Bytes batch) {
   store_le<uint64_t>(p + 48, header.run);
   store_le<uint32_t>(p + 56, header.chain);
   store_le<uint32_t>(p + 60, uint32_t(batch.size()));
+  store_le<uint64_t>(p + 64, header.durable.value);
   const uint32_t checksum = checksum_without_field(batch);
   store_le<uint32_t>(p + 12, checksum);
   return checksum;
@@ -233,6 +234,7 @@ Result<BatchHeader> decode_batch_header(const Uuid& uuid, ConstBytes block) {
   header.run = load_le<uint64_t>(p + 48);
   header.chain = load_le<uint32_t>(p + 56);
   header.length_bytes = load_le<uint32_t>(p + 60);
+  header.durable = {load_le<uint64_t>(p + 64)};
   if (header.length_bytes < BatchHeader::kSize || header.length_bytes > limits::kMaxBatchSize)
     return fail(ErrorCode::not_found, "no batch");
   return header;

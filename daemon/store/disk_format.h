@@ -124,10 +124,12 @@ Result<DropEntry> decode_drop_entry(const std::byte* at);
 struct BatchHeader {
   static constexpr char kMagic[9] = "OBRAZJB1";
   static constexpr uint16_t kType = 3;
-  static constexpr size_t kSize = 64;
+  static constexpr size_t kSize = 72;
   Sequence sequence;
   uint64_t position = 0, run = 0;
-  uint32_t chain = 0, length_bytes = 0, checksum = 0;
+  uint32_t chain = 0;
+  Sequence durable;  // every batch up to this one was durable when this one was made
+  uint32_t length_bytes = 0, checksum = 0;
 };
 // Fills the header in front of the records and returns the batch's checksum. `batch` is header and records,
 // unpadded.

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "store/marks.h"
 
 namespace obraz {
@@ -63,11 +64,12 @@ Journal::Sealed Journal::seal() {
   sealed.bytes = AlignedBytes(staged_bytes());
   sealed.batches = batches_.size();
   size_t at = 0;
+  const Sequence durable = sequence_;  // one commit at a time: those before have ended
   for (const auto& batch : batches_) {
     const Bytes bytes = sealed.bytes.bytes().subspan(at, batch.size());
     std::ranges::copy(batch, bytes.begin());
     ++sequence_.value;
-    chain_ = disk::seal_batch(uuid_, {sequence_, position_, run_, chain_, uint32_t(batch.size()), 0}, bytes);
+    chain_ = disk::seal_batch(uuid_, {sequence_, position_, run_, chain_, durable, 0, 0}, bytes);
     at += round_up(batch.size(), kPageSize);
     position_ += round_up(batch.size(), kPageSize);
   }
@@ -138,6 +140,34 @@ Task<Result<std::vector<disk::Record>>> Journal::read_next() {
   chain_ = header->checksum;
   position_ += padded;
   co_return records;
+}
+
+Task<Status> Journal::check_end() {
+  constexpr uint64_t kChunk = limits::MiB;
+  AlignedBytes chunk(kChunk);
+  const uint64_t end = tail_ + size_;
+  for (uint64_t at = position_ + kPageSize; at + kPageSize <= end;) {
+    const uint64_t length = std::min(kChunk, end - at);
+    Status status = co_await transfer(at, chunk.bytes().first(length), false);
+    OBRAZ_CO_TRY(status);
+    for (uint64_t unit = 0; unit < length; unit += kPageSize) {
+      const auto header = disk::decode_batch_header(uuid_, chunk.bytes().subspan(unit, kPageSize));
+      if (!header || header->run != run_ || header->position != at + unit || header->durable <= sequence_ ||
+          header->sequence <= header->durable || at + unit + header->length_bytes > end)
+        continue;
+      AlignedBytes all(round_up(header->length_bytes, kPageSize));
+      status = co_await transfer(at + unit, all.bytes(), false);
+      OBRAZ_CO_TRY(status);
+      if (!disk::batch_verifies(*header, all.bytes().first(header->length_bytes)))
+        continue;
+      marks::hit(Mark::journal_damage_found);
+      log::error("journal: batch {} at page {} of meta is damaged or missing, and batch {} after it is whole",
+                 sequence_.value + 1, place(position_) / kPageSize, header->sequence.value);
+      co_return fail(ErrorCode::corruption, "journal: a batch that was durable is damaged");
+    }
+    at += length;
+  }
+  co_return Status();
 }
 
 }  // namespace obraz

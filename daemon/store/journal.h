@@ -77,6 +77,9 @@ class Journal {
   // The next batch that follows, as its records; empty when the journal ends here. Errors: io, corruption (a
   // batch that verifies holds what is no record).
   Task<Result<std::vector<disk::Record>>> read_next();
+  // Where the journal ends for read_next(): whether it does, or a batch that was durable is damaged there and
+  // others follow it. Reads the rest of the ring. Errors: io, corruption.
+  Task<Status> check_end();
 
  private:
   Task<Status> transfer(uint64_t position, Bytes bytes, bool writing);

@@ -157,6 +157,10 @@ Task<Status> StoreCore::replay() {
   }
   if (state.inconsistent())
     co_return obraz::fail(ErrorCode::corruption, "counts contradict the journal");
+  if (!(superblock.flags & disk::Superblock::kFlagClean)) {
+    const Status end = co_await journal.check_end();
+    OBRAZ_CO_TRY(end);
+  }
   co_return Status();
 }
 

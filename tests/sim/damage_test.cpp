@@ -88,7 +88,7 @@ TEST_F(Damage, OfAnyPageIsConfinedAndNamed) {
         continue;
       }
       world->store = std::move(*opened);
-      // A damaged batch ends the journal: what it held is lost, and nothing else can be asked of it.
+      // A damaged batch of the last commit passes for a torn one: what it held is lost.
       if (journal)
         continue;
       const DamageFound found = world->loop.run(read_what_is_left(*world));
@@ -114,6 +114,37 @@ TEST_F(Damage, OfAnyPageIsConfinedAndNamed) {
   }
 }
 
+// A rotten batch is told from a torn one by what follows it; only the last commit can pass for torn.
+TEST_F(Damage, OfTheJournalIsNotTakenForItsEnd) {
+  struct Commits {
+    static Task<void> make(World& w, uint64_t count) {
+      for (uint64_t i = 0; i < count; ++i)
+        co_await w.put(fmt::format("key/{}", i), std::string(100, 'v'));
+    }
+  };
+  constexpr uint64_t kCommits = 12;
+  for (uint64_t damaged = 0; damaged < kCommits; ++damaged) {
+    for (const bool rotten : {true, false}) {
+      world = std::make_unique<World>(WorldOptions{});
+      ASSERT_TRUE(world->open());
+      if (!rotten)  // the journal's pages are the first that are written now, one for each commit
+        world->meta.lie(SimDevice::Lie::lost, 1 + damaged, 256 * kBlockSize, 320 * kBlockSize);
+      world->loop.run(Commits::make(*world, kCommits));
+      world->crash(nullptr);
+      ASSERT_EQ(world->problem(), "");
+      if (rotten)
+        world->meta.corrupt((256 + damaged) * kBlockSize + damaged * 5, 1);
+      if (damaged + 1 < kCommits) {
+        EXPECT_TRUE(checker_finds_something());
+        EXPECT_EQ(error_of_open(), ErrorCode::corruption) << damaged;
+      } else {
+        EXPECT_TRUE(world->open());
+        EXPECT_EQ(world->store->resources().size(), kCommits - 1);
+      }
+    }
+  }
+}
+
 TEST_F(Damage, OfOneSuperblockTheOtherServes) {
   for (const uint64_t page : {0, 16}) {
     make(true);
@@ -130,7 +161,7 @@ TEST_F(Damage, OfOneSuperblockTheOtherServes) {
 // Both places hold the newest generation. The pages that only the one before named are being written over by
 // the next checkpoint when the power goes, and then the place that was written first is found damaged.
 TEST_F(Damage, OfTheNewestSuperblockAfterACutCheckpointLosesNothing) {
-  WorldOptions options;  // so few pages that a checkpoint must take what the last one has given up
+  WorldOptions options;             // so few pages that a checkpoint must take what the last one has given up
   options.journal_bytes = 4 * MiB;  // no checkpoint but those asked for
   options.meta_bytes = options.journal_bytes + (256 + 260) * 4 * KiB;
   struct Churn {

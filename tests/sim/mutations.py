@@ -30,7 +30,7 @@ MUTATIONS = {
     "no data flush before the journal write": (
         "core.cpp", "status = co_await data.flush();", "status = Status();", RANDOM),
     "no flush after the journal write": (
-        "core.cpp", "status = co_await meta.flush();  // 4", "status = Status();", RANDOM),
+        "core.cpp", "status = co_await flush_meta();  // 4", "status = Status();", RANDOM),
     "data that was being written counts as flushed": (
         "core.cpp", "data_dirty = false;\n    ++counters.data_flushes;\n    status = co_await data.flush();",
         "++counters.data_flushes;\n    status = co_await data.flush();\n    data_dirty = false;", RANDOM),
@@ -42,10 +42,12 @@ MUTATIONS = {
     "a cluster is handed out with a request in flight": (
         "core.cpp", "drops_.front().io_mark <= io.oldest()", "true", tests("DropRule.*")),
     # checkpoint
+    "two flushes of metadata overlap, and one goes on when the other fails": (
+        "core.cpp", "co_await flush_meta();  // 3", "co_await meta.flush();", RANDOM),
     "the pages are not flushed before the superblock": (
-        "core.cpp", "status = co_await meta.flush();  // 3", "status = Status();", RANDOM),
+        "core.cpp", "status = co_await flush_meta();  // 3", "status = Status();", RANDOM),
     "the superblock is not flushed": (
-        "core.cpp", "status = co_await meta.flush();  // 5", "status = Status();", RANDOM),
+        "core.cpp", "status = co_await flush_meta();  // 5", "status = Status();", RANDOM),
     "the superblock has no second copy": (
         "core.cpp", "status = co_await meta.write(second.value * kPageSize, page.bytes());  // 6",
         "status = Status();", tests("Damage.*")),
@@ -69,7 +71,7 @@ MUTATIONS = {
         "journal.cpp", "!disk::batch_verifies(*header, all.bytes().first(header->length_bytes))", "false", RANDOM),
     "recovery does not flush what it reads": (
         "recovery.cpp",
-        "Status status = co_await meta.flush();  // 1\n  OBRAZ_CO_TRY(status);\n  status = co_await data.flush();",
+        "Status status = co_await flush_meta();  // 1\n  OBRAZ_CO_TRY(status);\n  status = co_await data.flush();",
         "Status status;", RANDOM),
     "recovery makes no room": (
         "recovery.cpp", "} else if (state.has_dead()) {", "} else if (false) {", tests("Recovery.*")),

@@ -306,7 +306,7 @@ TEST(Record, RandomBytesNeverHarm) {
 TEST(Batch, IsAsItsTableSays) {
   std::vector<std::byte> batch(BatchHeader::kSize);
   encode(Record(DeleteVolume{{1}}), batch);
-  const uint32_t sum = seal_batch(some_uuid(), {{8}, 0x3000, 5, 0x77, 0, 0}, batch);
+  const uint32_t sum = seal_batch(some_uuid(), {{8}, 0x3000, 5, 0x77, {6}, 0, 0}, batch);
   EXPECT_EQ(text_at(batch, 0, 8), "OBRAZJB1");
   EXPECT_EQ(at<uint16_t>(batch, 8), 3u);
   EXPECT_EQ(at<uint16_t>(batch, 10), 1u);
@@ -317,6 +317,7 @@ TEST(Batch, IsAsItsTableSays) {
   EXPECT_EQ(at<uint64_t>(batch, 48), 5u);
   EXPECT_EQ(at<uint32_t>(batch, 56), 0x77u);
   EXPECT_EQ(at<uint32_t>(batch, 60), batch.size());
+  EXPECT_EQ(at<uint64_t>(batch, 64), 6u);
   const size_t length = batch.size();
   batch.resize(kPageSize);
   const auto header = decode_batch_header(some_uuid(), batch);
