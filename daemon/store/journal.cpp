@@ -160,7 +160,6 @@ Task<Status> Journal::check_end() {
       OBRAZ_CO_TRY(status);
       if (!disk::batch_verifies(*header, all.bytes().first(header->length_bytes)))
         continue;
-      marks::hit(Mark::journal_damage_found);
       log::error("journal: batch {} at page {} of meta is damaged or missing, and batch {} after it is whole",
                  sequence_.value + 1, place(position_) / kPageSize, header->sequence.value);
       co_return fail(ErrorCode::corruption, "journal: a batch that was durable is damaged");

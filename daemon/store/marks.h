@@ -16,7 +16,7 @@ namespace obraz::marks {
 #define OBRAZ_MARKS(X)                                                                            \
   /* journal */                                                                                   \
   X(journal_write_wrapped) X(journal_read_wrapped) X(journal_torn_tail) X(journal_stale_tail)     \
-  X(journal_full) X(journal_several_batches) X(journal_damage_found)                                                      \
+  X(journal_full) X(journal_several_batches)                                                      \
   /* commit */                                                                                    \
   X(commit_joined_while_another_ran) X(commit_by_time) X(data_flush_skipped) X(store_failed)      \
   /* checkpoint: a crash or an error at each step of docs/disk-format.md, section 8 */            \

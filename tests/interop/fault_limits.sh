@@ -150,7 +150,8 @@ turn_read_only() {
   device=$(findmnt --noheadings --output SOURCE "$work/small")
   TRIGGER=/sys/fs/ext4/$(basename "$device")/trigger_fs_error python_client <<'EOT'
 h = connect("disk/d")
-h.pwrite(b"open" * 1024, 600 << 16)
+# In place, so that nothing but the flush of data itself can fail; the bytes are those that are there.
+h.pwrite(struct.pack("<Q", 101) * 512, 100 << 16)
 with open(os.environ["TRIGGER"], "w") as trigger:
     trigger.write("1")
 refused(errno.EIO, h.flush)

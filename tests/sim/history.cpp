@@ -179,7 +179,7 @@ class History {
         heal();
         if (tally_.errors == before)
           world_.fail("the store does not open: " + describe(opened.error()));
-        world_.loop.run_until_idle();
+        crash(nullptr);  // a daemon that cannot open its store ends
       }
     }
     if (world_.problem().empty() && !world_.store)
