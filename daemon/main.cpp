@@ -212,6 +212,13 @@ void raise_descriptor_limit() {
     log::warning("cannot raise the limit of open files to {}", limit.rlim_max);
 }
 
+// The control plane waits for signals, and with it their handlers would go: a second SIGTERM in the last
+// steps would then kill a daemon that is ending well. These are never given back.
+void hold_signals() {
+  [[maybe_unused]] static auto* const held =
+      new boost::asio::signal_set(*new boost::asio::io_context, SIGTERM, SIGINT);
+}
+
 class Daemon {
  public:
   Daemon(const Config& config, Reactor& reactor)
@@ -278,6 +285,7 @@ Task<void> Daemon::start() {
     co_return;
   }
   control_.emplace(config_, reactor_, pool_, *store_);
+  hold_signals();
   control_thread_ = std::thread([this] {
     control_->run([this](bool good) {
       reactor_.post([this, good] {
