@@ -168,6 +168,8 @@ class StoreCore {
   Task<Status> record(Window& window);
   Task<Status> transfer(std::vector<Segment> segments);
   Task<void> transfer_one(const Segment* segment, Status* status);
+  Task<Status> read_piece(VolumePtr volume, uint64_t offset, Bytes into, bool direct,
+                          std::vector<Extent>* extents);
   Task<Status> read_block(const Slot& slot, unsigned block, Bytes into);
   struct SubtreeView {
     LeafView leaf;

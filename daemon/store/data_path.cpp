@@ -19,6 +19,8 @@ Failure deleted() {
   return fail(ErrorCode::not_found, "the volume was deleted");
 }
 
+constexpr uint64_t kBounceSize = 1 * limits::MiB;
+
 // Appends to a list of extents, merging neighbours of one kind.
 void add_extent(std::vector<Extent>& out, Extent next) {
   if (!out.empty() && out.back().hole == next.hole && out.back().zero == next.zero &&
@@ -114,13 +116,28 @@ Task<Status> StoreCore::transfer(std::vector<Segment> segments) {
 Task<Status> StoreCore::read(VolumePtr volume, uint64_t offset, Bytes into, std::vector<Extent>* extents) {
   if (extents)
     extents->clear();
+  // What the device cannot read into the caller's buffer goes through one of our own, of bounded size.
+  const bool direct = offset % kBlockSize == 0 && into.size() % kBlockSize == 0 &&
+                      reinterpret_cast<uintptr_t>(into.data()) % kBlockSize == 0;
+  do {
+    const uint64_t length =
+        direct ? into.size() : std::min<uint64_t>(into.size(), kBounceSize - offset % kBlockSize);
+    const Status status = co_await read_piece(volume, offset, into.first(length), direct, extents);
+    OBRAZ_CO_TRY(status);
+    offset += length;
+    into = into.subspan(length);
+  } while (!into.empty());
+  co_return Status();
+}
+
+// Appends to `extents`. Not direct: at most kBounceSize from the start of the first block.
+Task<Status> StoreCore::read_piece(VolumePtr volume, uint64_t offset, Bytes into, bool direct,
+                                   std::vector<Extent>* extents) {
   Status status = check_range(*volume, offset, into.size());
   OBRAZ_CO_TRY(status);
   if (into.empty())
     co_return status;
   const uint64_t begin = round_down(offset, kBlockSize), end = round_up(offset + into.size(), kBlockSize);
-  const bool direct = begin == offset && end == offset + into.size() &&
-                      reinterpret_cast<uintptr_t>(into.data()) % kBlockSize == 0;
   AlignedBytes bounce;
   if (!direct)
     bounce = AlignedBytes(end - begin);
@@ -172,10 +189,12 @@ Task<Status> StoreCore::read(VolumePtr volume, uint64_t offset, Bytes into, std:
     std::copy_n(target.data() + (offset - begin), into.size(), into.data());
     co_return status;
   }
-  for (const Extent& extent : *extents)
-    if (!extent.zero)
-      std::copy_n(target.data() + (extent.offset - begin), extent.length,
-                  into.data() + (extent.offset - offset));
+  for (const Extent& extent : *extents) {
+    const uint64_t first = std::max(extent.offset, offset);
+    if (!extent.zero && extent.offset + extent.length > offset)
+      std::copy_n(target.data() + (first - begin), extent.offset + extent.length - first,
+                  into.data() + (first - offset));
+  }
   co_return status;
 }
 

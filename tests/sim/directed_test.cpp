@@ -288,6 +288,22 @@ TEST_F(SnapshotWait, APowerCutMeanwhileLeavesItWholeOrAbsent) {
   finish();
 }
 
+struct LargeRequests : DirectedTest {};
+
+// Longer than the buffer that unaligned reads go through, with holes, zeros and data in it.
+TEST_F(LargeRequests, UnalignedReadsGoThroughInPieces) {
+  const uint64_t disk = run(world.create(8 * MiB));
+  run(world.write(disk, 5, 1 * MiB));
+  run(world.write(disk, 2 * MiB + 100, 1 * MiB + 77));
+  run(world.zero(disk, 2 * MiB + 300 * KiB, 5 * KiB));
+  run(world.write(disk, 5 * MiB, 2 * MiB));
+  for (const uint64_t offset : {uint64_t(1), uint64_t(4095), 1 * MiB - 3, 1 * MiB})
+    for (const uint64_t length : {1 * MiB, 1 * MiB + 1, 3 * MiB - 5, 6 * MiB + 1234})
+      for (unsigned again = 0; again < 4; ++again)  // with extents and without, as the world draws it
+        EXPECT_TRUE(run(world.read(disk, offset, length)));
+  finish();
+}
+
 // A run that deletes as much as it makes needs few pages of metadata; the recovery from its journal needs no
 // more, for it takes apart what the records before have killed, as the run did.
 TEST(Recovery, NeedsNoMoreMetadataThanTheRunHad) {
