@@ -7,7 +7,6 @@
 #include <cstdlib>
 #include <optional>
 #include <string>
-#include <utility>
 
 namespace obraz::test {
 
@@ -28,20 +27,6 @@ inline uint64_t scaled(uint64_t runs) {
 #else
   return runs;
 #endif
-}
-
-// OBRAZ_SIM_SEED=n: that one. OBRAZ_SIM_SEEDS=a-b: from a to b. Otherwise 1 … scaled(count).
-inline std::pair<uint64_t, uint64_t> seeds_from_env(uint64_t count) {
-  if (const auto one = text_from_env("OBRAZ_SIM_SEED")) {
-    const uint64_t seed = std::strtoull(one->c_str(), nullptr, 10);
-    return {seed, seed};
-  }
-  if (const auto range = text_from_env("OBRAZ_SIM_SEEDS")) {
-    const size_t dash = range->find('-');
-    const uint64_t first = std::strtoull(range->c_str(), nullptr, 10);
-    return {first, dash == std::string::npos ? first : std::strtoull(range->c_str() + dash + 1, nullptr, 10)};
-  }
-  return {1, scaled(count)};
 }
 
 }  // namespace obraz::test
