@@ -2,7 +2,8 @@
 set(OBRAZ_SANITIZE "" CACHE STRING "value of -fsanitize for every target")
 option(OBRAZ_FUZZ "build libFuzzer targets (clang)" OFF)
 if(OBRAZ_SANITIZE)
-  add_compile_options(-fsanitize=${OBRAZ_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  # Little optimization and line tables only: building takes longer than running here.
+  add_compile_options(-O1 -g1 -fsanitize=${OBRAZ_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${OBRAZ_SANITIZE})
   if(OBRAZ_SANITIZE MATCHES "undefined")
     # That check opens a pipe to look at memory, and calls it a bad object when there are no descriptors left: which is

@@ -43,7 +43,7 @@ MUTATIONS = {
         "core.cpp", "drops_.front().io_mark <= io.oldest()", "true", tests("DropRule.*")),
     # checkpoint
     "two flushes of metadata overlap, and one goes on when the other fails": (
-        "core.cpp", "co_await flush_meta();  // 3", "co_await meta.flush();", RANDOM),
+        "core.cpp", "co_await flush_meta();  // 3", "co_await meta.flush();", tests("FailedFlush.*")),
     "the pages are not flushed before the superblock": (
         "core.cpp", "status = co_await flush_meta();  // 3", "status = Status();", RANDOM),
     "the superblock is not flushed": (
@@ -68,10 +68,12 @@ MUTATIONS = {
         "      header->sequence.value != sequence_.value + 1 || header->chain != chain_",
         "false", RANDOM),
     "a torn batch is accepted": (
-        "journal.cpp", "!disk::batch_verifies(*header, all.bytes().first(header->length_bytes))", "false", RANDOM),
+        "journal.cpp",
+        "!disk::batch_verifies(*header, all.bytes().first(header->length_bytes))) {\n    marks::hit(",
+        "false) {\n    marks::hit(", RANDOM),
     "recovery does not flush what it reads": (
         "recovery.cpp",
-        "Status status = co_await flush_meta();  // 1\n  OBRAZ_CO_TRY(status);\n  status = co_await data.flush();",
+        "Status status = co_await meta.flush();  // 1\n  OBRAZ_CO_TRY(status);\n  status = co_await data.flush();",
         "Status status;", RANDOM),
     "recovery makes no room": (
         "recovery.cpp", "} else if (state.has_dead()) {", "} else if (false) {", tests("Recovery.*")),
