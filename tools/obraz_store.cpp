@@ -1,7 +1,8 @@
 // obraz-store: the offline tool. Makes a store, checks one, and shows its roots. It takes the locks that the
 // daemon takes (shared ones where it only reads), so it never looks at a store that is in use.
 //
-// Exit status: 0 when all is well, 1 for a refusal and for problems found, 2 for a wrong command line.
+// Exit status: 0 when all is well; 1 for problems found, and when no store was made; 2 for a wrong command
+// line and for a store that cannot be opened to look at: none is there, it is in use, or not for this user.
 // Thread: the main thread is the reactor.
 #include <fmt/core.h>
 
@@ -20,18 +21,19 @@
 namespace obraz {
 namespace {
 
-constexpr int kFine = 0, kRefused = 1, kWrongCommandLine = 2;
+constexpr int kFine = 0, kRefused = 1, kCannotOpen = 2, kWrongCommandLine = 2;
 
 struct Arguments {
   std::string directory;
   uint64_t data_bytes = limits::kDefaultDataSize;
   uint64_t journal_bytes = limits::kDefaultJournalSize;
   bool read_data = false, json = false;
+  DumpOptions dump;
 };
 
-int refused(const std::string& message) {
+int refused(const std::string& message, int status = kRefused) {
   fmt::print(stderr, "obraz-store: {}\n", message);
-  return kRefused;
+  return status;
 }
 
 Answer<StoreDevices> open_to_read(Reactor& reactor, const std::string& directory) {
@@ -65,44 +67,97 @@ Task<int> format(Reactor& reactor, const Arguments& arguments) {
 
 std::string summary(const CheckReport& report) {
   return fmt::format(
-      "{} volumes, {} resources, {} nodes, {} clusters; checkpoint {}, {} records replayed, {} subtrees to "
-      "reclaim",
-      report.volumes, report.resources, report.nodes, report.clusters, report.generation,
-      report.replayed_records, report.to_reclaim);
+      "{} volumes ({}), {} resources, {} nodes, {} clusters ({}); checkpoint {}, {} records replayed, {} "
+      "subtrees to reclaim",
+      report.volumes, format_size(report.volume_bytes), report.resources, report.nodes, report.clusters,
+      format_size(report.cluster_bytes), report.generation, report.replayed_records, report.to_reclaim);
+}
+
+// Where, and what: the two sides of the first colon.
+void show_problem(DumpWriter& out, std::string_view line) {
+  const size_t colon = std::min(line.find(": "), line.size());
+  out.begin(nullptr, DumpWriter::Layout::line);
+  out.text("place", line.substr(0, colon));
+  out.text("problem", line.substr(std::min(colon + 2, line.size())));
+  out.end();
+}
+
+void show_as_json(const std::string& directory, const CheckReport& report) {
+  DumpWriter out(stdout, true);
+  out.begin(nullptr, DumpWriter::Layout::lines);
+  out.text("store", directory);
+  out.flag("clean", report.clean());
+  out.field("problem_count", report.problem_count);
+  out.field("problems_not_listed", report.problem_count - report.problems.size());
+  out.begin_list("problems");
+  for (const std::string& problem : report.problems)
+    show_problem(out, problem);
+  out.end();
+  out.begin_list("notes");
+  for (const std::string& note : report.notes)
+    show_problem(out, note);
+  out.end();
+  out.field("volumes", report.volumes);
+  out.field("volume_bytes", report.volume_bytes);
+  out.field("resources", report.resources);
+  out.field("nodes", report.nodes);
+  out.field("clusters", report.clusters);
+  out.field("cluster_bytes", report.cluster_bytes);
+  out.field("checkpoint", report.generation);
+  out.field("replayed_records", report.replayed_records);
+  out.field("to_reclaim", report.to_reclaim);
+  out.end();
+}
+
+void show_as_text(const std::string& directory, const CheckReport& report) {
+  for (const std::string& problem : report.problems)
+    fmt::print("{}\n", problem);
+  if (report.problem_count > report.problems.size())
+    fmt::print("… and {} more\n", report.problem_count - report.problems.size());
+  for (const std::string& note : report.notes)
+    fmt::print("note: {}\n", note);
+  if (report.clean())
+    fmt::print("{}: clean: {}\n", directory, summary(report));
+  else
+    fmt::print("{}: {} {}: {}\n", directory, report.problem_count,
+               report.problem_count == 1 ? "problem" : "problems", summary(report));
 }
 
 Task<int> check(Reactor& reactor, const Arguments& arguments) {
   const auto devices = open_to_read(reactor, arguments.directory);
   if (!devices)
-    co_return refused(devices.error().message);
+    co_return refused(devices.error().message, kCannotOpen);
   CheckOptions options;
   options.read_data = arguments.read_data;
+  options.superblock_may_be_torn = false;
   Result<CheckReport> report = co_await check_store(reactor, *devices->meta, *devices->data, options);
   if (!report)
-    co_return refused(fmt::format("{} cannot be checked: {}", arguments.directory, describe(report.error())));
-  for (const std::string& problem : report->problems)
-    fmt::print("{}\n", problem);
-  if (report->problem_count > report->problems.size())
-    fmt::print("… and {} more\n", report->problem_count - report->problems.size());
-  if (report->clean()) {
-    fmt::print("{}: clean: {}\n", arguments.directory, summary(*report));
-    co_return kFine;
-  }
-  fmt::print("{}: {} {}: {}\n", arguments.directory, report->problem_count,
-             report->problem_count == 1 ? "problem" : "problems", summary(*report));
-  co_return kRefused;
+    co_return refused(fmt::format("{} cannot be checked: {}", arguments.directory, describe(report.error())),
+                      kCannotOpen);
+  if (arguments.json)
+    show_as_json(arguments.directory, *report);
+  else
+    show_as_text(arguments.directory, *report);
+  co_return report->clean() ? kFine : kRefused;
 }
 
 Task<int> dump(Reactor& reactor, const Arguments& arguments) {
   const auto devices = open_to_read(reactor, arguments.directory);
   if (!devices)
-    co_return refused(devices.error().message);
-  Answer<StoreDump> dump = co_await read_dump(*devices->meta, *devices->data);
-  if (!dump)
-    co_return refused(fmt::format("{}: {}", arguments.directory, dump.error().message));
-  fmt::print("{}", arguments.json ? dump_as_json(*dump) : dump_as_text(*dump));
-  if (dump->newest < 0)
+    co_return refused(devices.error().message, kCannotOpen);
+  DumpWriter out(stdout, arguments.json);
+  const Answer<DumpOutcome> outcome =
+      co_await dump_store(*devices->meta, *devices->data, arguments.dump, out);
+  if (!outcome)
+    co_return refused(fmt::format("{}: {}", arguments.directory, outcome.error().message), kCannotOpen);
+  if (!outcome->superblock)
     co_return refused(fmt::format("{}: neither superblock is valid", arguments.directory));
+  if (arguments.dump.volume && !outcome->volume)
+    co_return refused(
+        fmt::format("{}: the checkpoint has no volume {}", arguments.directory, *arguments.dump.volume));
+  if (outcome->unreadable > 0)
+    co_return refused(fmt::format("{}: {} pieces cannot be read or do not verify", arguments.directory,
+                                  outcome->unreadable));
   co_return kFine;
 }
 
@@ -118,10 +173,14 @@ class CommandLine {
     size(make, "--journal-size", arguments_.journal_bytes,
          "a longer one makes fewer checkpoints and longer recoveries",
          {limits::kMinJournalSize, limits::kMaxJournalSize});
-    leaf("check", "look for damage and contradictions; changes nothing", check)
-        ->add_flag("--data", arguments_.read_data, "read all data in use, too");
-    leaf("dump", "show superblocks and journal as they are", dump)
-        ->add_flag("--json", arguments_.json, "print one JSON document");
+    CLI::App* look = leaf("check", "look for damage and contradictions; changes nothing", check);
+    look->add_flag("--data", arguments_.read_data, "read all data in use, too");
+    look->add_flag("--json", arguments_.json, "print one JSON object");
+    CLI::App* show = leaf("dump", "show superblocks, journal, tables, trees and resources as they are", dump);
+    show->add_flag("--json", arguments_.json, "print one JSON document");
+    show->add_flag("--slots", arguments_.dump.slots, "show the slots of every leaf, too");
+    show->add_option("--volume", arguments_.dump.volume, "show the tree of this volume only, with its slots")
+        ->type_name("NUMBER");
   }
 
   CLI::App& app() { return app_; }

@@ -1,171 +1,126 @@
-// How a dump is written: in lines for people, in one JSON document for programs. Pure.
+// How a dump is written: in lines for people, as JSON for programs.
 #include <fmt/core.h>
 
-#include <iterator>
-
+#include "base/check.h"
 #include "base/size.h"
+#include "proto/text.h"
 #include "tools/store_dump.h"
 
 namespace obraz {
-namespace {
 
-constexpr const char* kSuperblockNames[] = {"A", "B"};
-constexpr const char* kTableNames[] = {"cluster_counts", "page_counts", "volumes", "resources", "drops"};
-static_assert(std::size(kTableNames) == disk::kTables);
-
-template <typename... Values>
-void add(std::string& out, fmt::format_string<Values...> format, Values&&... values) {
-  fmt::format_to(std::back_inserter(out), format, std::forward<Values>(values)...);
-}
-
-std::string quoted(std::string_view text) {
+std::string json_quoted(std::string_view text) {
   std::string out = "\"";
-  for (const char c : text) {
+  for (const char c : valid_utf8(text)) {
     if (c == '"' || c == '\\')
       out += '\\';
     if (static_cast<unsigned char>(c) < 0x20)
-      add(out, "\\u{:04x}", unsigned(c));
+      out += fmt::format("\\u{:04x}", unsigned(c));
     else
       out += c;
   }
   return out + '"';
 }
 
-bool is_clean(const disk::Superblock& superblock) {
-  return superblock.flags & disk::Superblock::kFlagClean;
+void DumpWriter::new_line(size_t depth) {
+  put("\n");
+  for (size_t i = 0; i < depth; ++i)
+    put("  ");
 }
 
-// --- text
-// ------------------------------------------------------------------------------------------------------------
-void add_superblock(std::string& out, const disk::Superblock& s) {
-  add(out, "  store            {}\n", s.uuid.to_string());
-  add(out, "  features         read-only {:#x}, ignore {:#x}\n", s.features_read_only, s.features_ignore);
-  add(out, "  generation       {}, of the run that began with {}\n", s.generation, s.run);
-  add(out, "  closed cleanly   {}\n", is_clean(s) ? "yes" : "no");
-  add(out, "  sequence         {}, checksum {:08x}\n", s.sequence.value, s.chain);
-  add(out, "  journal          {} from page {}, next position {}\n", format_size(s.journal_bytes),
-      disk::kJournalFirstPage, s.journal_position);
-  add(out, "  meta             {} pages ({}), nodes from page {}\n", s.pages,
-      format_size(s.pages * disk::kPageSize), s.first_node_page().value);
-  add(out, "  data             {} clusters ({})\n", s.clusters, format_size(s.clusters * kClusterSize));
-  add(out, "  next volume      {}\n", s.next_volume.value);
-  for (unsigned i = 0; i < disk::kTables; ++i) {
-    const disk::TableRoot& table = s.tables[i];
-    add(out, "  {:<16} {} bytes, {} levels of index", kTableNames[i], table.length_bytes, table.levels);
-    if (table.root)
-      add(out, ", root in page {}, checksum {:08x}\n", table.root.page.value, table.root.checksum);
-    else
-      out += ", all zeros\n";
+void DumpWriter::lead(const char* name, bool lines_follow) {
+  const char* const gap = lines_follow ? "" : " ";
+  if (levels_.empty())  // the document itself
+    return;
+  Level& above = levels_.back();
+  const bool first = std::exchange(above.empty, false);
+  if (json_) {
+    if (!first)
+      put(above.one_line ? ", " : ",");
+    if (!above.one_line)
+      new_line(levels_.size());
+    if (name)
+      put(json_quoted(name) + ": ");
+    return;
   }
+  if (above.one_line && name && !lines_follow) {
+    if (!first)
+      put(", ");
+    put(std::string(name) + " ");
+    return;
+  }
+  // The document itself has no line, and an element of a list begins on that of its dash.
+  if (levels_.size() > 1 || !first)
+    new_line(levels_.size() - 1);
+  put(name ? std::string(name) + ":" + gap : std::string("-") + gap);
 }
 
-void add_journal(std::string& out, const StoreDump& dump) {
-  add(out, "journal: {} batches after the superblock\n", dump.journal.size());
-  for (const JournalBatch& batch : dump.journal) {
-    const disk::BatchHeader& header = batch.header;
-    add(out, "  sequence {}: page {}, position {}, {} bytes, chain {:08x}, checksum {:08x}, {} records",
-        header.sequence.value, batch.page, header.position, header.length_bytes, header.chain,
-        header.checksum, batch.records);
-    const char* separator = " (";
-    for (const auto& [kind, count] : batch.kinds) {
-      add(out, "{}{} {}", separator, kind, count);
-      separator = ", ";
-    }
-    out += batch.kinds.empty() ? "" : ")";
-    out += batch.malformed ? ", then a malformed one\n" : "\n";
-  }
-  add(out, "  end: {}\n", dump.journal_end);
+void DumpWriter::value(const char* name, std::string_view json, std::string_view plain) {
+  lead(name, false);
+  put(json_ ? json : plain);
 }
 
-// --- JSON
-// ------------------------------------------------------------------------------------------------------------
-void add_json_superblock(std::string& out, const disk::Superblock& s) {
-  add(out, R"("store": "{}", "features_read_only": {}, "features_ignore": {}, "generation": {}, "run": {}, )",
-      s.uuid.to_string(), s.features_read_only, s.features_ignore, s.generation, s.run);
-  add(out, R"("flags": {}, "closed_cleanly": {}, "sequence": {}, "chain": {}, )", s.flags, is_clean(s),
-      s.sequence.value, s.chain);
-  add(out, R"("journal_position": {}, "journal_first_page": {}, "journal_bytes": {}, )", s.journal_position,
-      disk::kJournalFirstPage, s.journal_bytes);
-  add(out, R"("first_node_page": {}, "pages": {}, "clusters": {}, "next_volume": {}, "tables": {{)",
-      s.first_node_page().value, s.pages, s.clusters, s.next_volume.value);
-  for (unsigned i = 0; i < disk::kTables; ++i) {
-    const disk::TableRoot& table = s.tables[i];
-    add(out, R"({}"{}": {{"page": {}, "checksum": {}, "length_bytes": {}, "levels": {}}})",
-        i == 0 ? "" : ", ", kTableNames[i], table.root.page.value, table.root.checksum, table.length_bytes,
-        table.levels);
-  }
-  out += "}";
+void DumpWriter::begin(const char* name, Layout layout) {
+  lead(name, layout == Layout::lines);
+  if (json_)
+    put("{");
+  levels_.push_back({false, layout == Layout::line, true});
 }
 
-void add_json_batch(std::string& out, const JournalBatch& batch) {
-  const disk::BatchHeader& header = batch.header;
-  add(out, R"({{"sequence": {}, "page": {}, "position": {}, "run": {}, "length_bytes": {}, "chain": {}, )",
-      header.sequence.value, batch.page, header.position, header.run, header.length_bytes, header.chain);
-  add(out, R"("checksum": {}, "records": {}, "malformed": {}, "kinds": {{)", header.checksum, batch.records,
-      batch.malformed);
-  const char* separator = "";
-  for (const auto& [kind, count] : batch.kinds) {
-    add(out, R"({}"{}": {})", separator, kind, count);
-    separator = ", ";
-  }
-  out += "}}";
+void DumpWriter::begin_list(const char* name) {
+  lead(name, true);
+  if (json_)
+    put("[");
+  levels_.push_back({true, false, true});
 }
 
-}  // namespace
-
-std::string dump_as_text(const StoreDump& dump) {
-  std::string out;
-  add(out, "meta: {} bytes, data: {} bytes\n", dump.meta_bytes, dump.data_bytes);
-  if (dump.label)
-    add(out, "label of data: store {}, {} clusters\n", dump.label->uuid.to_string(), dump.label->clusters);
-  else
-    add(out, "label of data: not valid: {}\n", describe(dump.label.error()));
-  for (size_t i = 0; i < dump.superblocks.size(); ++i) {
-    const auto& superblock = dump.superblocks[i];
-    add(out, "superblock {} (page {}): ", kSuperblockNames[i], disk::kSuperblockPages[i]);
-    if (!superblock) {
-      add(out, "not valid: {}\n", describe(superblock.error()));
-      continue;
-    }
-    add(out, "valid, generation {}{}\n", superblock->generation, int(i) == dump.newest ? ", the newest" : "");
-    add_superblock(out, *superblock);
+void DumpWriter::end() {
+  OBRAZ_CHECK(!levels_.empty());
+  const Level level = levels_.back();
+  levels_.pop_back();
+  if (json_) {
+    if (!level.empty && !level.one_line)
+      new_line(levels_.size());
+    put(level.list ? "]" : "}");
+  } else if (level.empty) {
+    put(level.one_line ? "none" : " none");
   }
-  if (dump.newest >= 0)
-    add_journal(out, dump);
-  else
-    out += "journal: not read, for no superblock is valid\n";
-  return out;
+  if (levels_.empty())
+    put("\n");
 }
 
-std::string dump_as_json(const StoreDump& dump) {
-  std::string out;
-  add(out, "{{\n  \"meta_bytes\": {},\n  \"data_bytes\": {},\n  \"label\": ", dump.meta_bytes,
-      dump.data_bytes);
-  if (dump.label)
-    add(out, R"({{"valid": true, "store": "{}", "clusters": {}}})", dump.label->uuid.to_string(),
-        dump.label->clusters);
-  else
-    add(out, R"({{"valid": false, "error": {}}})", quoted(describe(dump.label.error())));
-  out += ",\n  \"superblocks\": [";
-  for (size_t i = 0; i < dump.superblocks.size(); ++i) {
-    const auto& superblock = dump.superblocks[i];
-    add(out, "{}\n    {{\"page\": {}, \"valid\": {}, \"newest\": {}, ", i == 0 ? "" : ",",
-        disk::kSuperblockPages[i], superblock.has_value(), int(i) == dump.newest);
-    if (superblock)
-      add_json_superblock(out, *superblock);
-    else
-      add(out, "\"error\": {}", quoted(describe(superblock.error())));
-    out += "}";
+void DumpWriter::field(const char* name, uint64_t number) {
+  const std::string text = std::to_string(number);
+  value(name, text, text);
+}
+
+void DumpWriter::flag(const char* name, bool set) {
+  value(name, set ? "true" : "false", set ? "yes" : "no");
+}
+
+void DumpWriter::text(const char* name, std::string_view text) {
+  value(name, json_quoted(text), valid_utf8(text));
+}
+
+void DumpWriter::checksum(const char* name, uint32_t sum) {
+  value(name, std::to_string(sum), fmt::format("{:08x}", sum));
+}
+
+void DumpWriter::size(const char* name, uint64_t bytes) {
+  value(name, std::to_string(bytes), fmt::format("{} ({})", bytes, format_size(bytes)));
+}
+
+void DumpWriter::document(const char* name, std::string_view json, std::string_view lines) {
+  if (json_)
+    return value(name, json, {});
+  levels_.back().empty = false;
+  new_line(levels_.size() - 1);
+  put(std::string(name) + ":");
+  while (!lines.empty()) {
+    const size_t end = std::min(lines.find('\n'), lines.size());
+    new_line(levels_.size());
+    put(lines.substr(0, end));
+    lines.remove_prefix(std::min(end + 1, lines.size()));
   }
-  out += "\n  ],\n  \"journal\": [";
-  const char* separator = "\n    ";
-  for (const JournalBatch& batch : dump.journal) {
-    out += separator;
-    add_json_batch(out, batch);
-    separator = ",\n    ";
-  }
-  add(out, "{}],\n  \"journal_end\": {}\n}}\n", dump.journal.empty() ? "" : "\n  ", quoted(dump.journal_end));
-  return out;
 }
 
 }  // namespace obraz

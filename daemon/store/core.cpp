@@ -424,6 +424,7 @@ Task<Status> StoreCore::admit(const Cost& cost, Admission& admission) {
     const Status usable = check_usable();
     OBRAZ_CO_TRY(usable);
     const uint64_t needed = pages + reserved_pages_ + state.checkpoint_reserve() + kept;
+    const uint64_t pinned = state.cache().dirty_count() + state.cache().frozen_count() + reserved_pages_;
     if (pages > 0 && state.pages().free_units() < needed) {
       if (state.pages().ungrown_units() > 0) {
         const Status grown = co_await grow(state.pages(), meta, kPageSize, page_growth_);
@@ -435,10 +436,11 @@ Task<Status> StoreCore::admit(const Cost& cost, Admission& admission) {
       marks::hit(Mark::waited_for_pages);
       if (++waits > 3)
         co_return obraz::fail(ErrorCode::no_space, "the metadata device is full");
-    } else if (cost.node_pages > 0 &&
-               state.cache().dirty_count() + state.cache().frozen_count() + reserved_pages_ + pages >
-                   std::max<uint64_t>(2 * options.dirty_nodes, 64)) {
-      marks::hit(Mark::waited_for_dirty_nodes);  // too many are pinned: a checkpoint first
+    } else if (cost.node_pages > 0 && pinned > 0 &&
+               pinned + pages > std::max<uint64_t>(2 * options.dirty_nodes, 64)) {
+      // Too many are pinned: a checkpoint first. With none pinned it would change nothing, however much is
+      // asked for.
+      marks::hit(Mark::waited_for_dirty_nodes);
     } else if (journal.try_reserve(journal_bytes)) {
       admission.core_ = this;
       admission.journal_bytes_ = journal_bytes;

@@ -125,6 +125,9 @@ Task<Status> NodeCache::load(disk::PageRef ref, unsigned level) {
     status = fail(ErrorCode::corruption, "mapping: a node's checksum does not fit");
   if (status && !valid(bytes, level))
     status = fail(ErrorCode::corruption, "mapping: a node breaks the rules of the format");
+  // Only where counts on the disk are too low can a page that is being read have been given to another node.
+  if (status && nodes_.contains(ref.page.value))
+    status = fail(ErrorCode::corruption, "mapping: a reference names a page that was free");
   loading_.erase(ref.page.value);
   if (status) {
     Node* node = insert(ref.page, level, content);

@@ -49,17 +49,18 @@ void Space::grown(const Run& run) {
   ++empty_slabs_;
 }
 
-void Space::claim(uint64_t unit) {
+bool Space::claim(uint64_t unit) {
   OBRAZ_CHECK(unit >= first_ && unit < end_);
   const uint64_t slab = unit / per_slab_;
   if (!slab_grown_[slab])
     grown(slab_run(slab));
   if (!is_free(unit))
-    return;
+    return false;
   clear(unit);
   --free_;
   if (slab_free_[slab]-- == slab_run(slab).count)
     --empty_slabs_;
+  return true;
 }
 
 uint64_t Space::find(uint64_t from, uint64_t end) const {

@@ -24,8 +24,8 @@ class Space {
   // a long search. Empty count: nothing free in the grown slabs.
   Run allocate(uint64_t want, uint64_t hint = 0);
   void release(uint64_t unit);
-  // Marks a unit as handed out; its slab counts as grown. For opening. Idempotent.
-  void claim(uint64_t unit);
+  // Marks a unit as handed out; its slab counts as grown. For opening. False: it was handed out before.
+  bool claim(uint64_t unit);
 
   uint64_t free_units() const { return free_; }  // in grown slabs
   uint64_t ungrown_units() const { return ungrown_; }

@@ -159,14 +159,25 @@ Status State::admissible(const Record& record) const {
 // ------------------------------------------------------------------------------------------------
 
 Page State::allocate_page() {
-  const Space::Run run = pages_.allocate(1);
-  OBRAZ_CHECK(run.count == 1);  // admission keeps a reserve
-  return Page{run.first};
+  for (;;) {
+    const Space::Run run = pages_.allocate(1);
+    OBRAZ_CHECK(run.count == 1);  // admission keeps a reserve
+    const Page page{run.first};
+    if (page_count(page) == 0 && !cache_.peek(page))
+      return page;
+    // A tree names what the counts on the disk called free. It stays taken, so that nothing is written over it.
+    inconsistent_ = true;
+  }
 }
 
+// Counts that a disk holds may be wrong. One that would pass its end stays there, and what it counts is never freed.
 void State::add_page_reference(Page page) {
   auto& counts = tables_[disk::kPageCounts];
-  counts.set_u32(page.value, counts.u32(page.value) + 1);
+  const uint32_t count = counts.u32(page.value);
+  if (count == UINT32_MAX)
+    inconsistent_ = true;
+  else
+    counts.set_u32(page.value, count + 1);
 }
 
 bool State::drop_page_reference(Page page) {
@@ -176,13 +187,18 @@ bool State::drop_page_reference(Page page) {
     inconsistent_ = true;
     return false;
   }
-  counts.set_u32(page.value, count - 1);
+  if (count < UINT32_MAX)
+    counts.set_u32(page.value, count - 1);
   return count == 1;
 }
 
 void State::add_cluster_reference(PhysicalCluster cluster) {
   auto& counts = tables_[disk::kClusterCounts];
   const uint32_t count = counts.u32(cluster.value);
+  if (count == UINT32_MAX) {
+    inconsistent_ = true;
+    return;
+  }
   counts.set_u32(cluster.value, count + 1);
   if (count == 0) {
     clusters_.claim(cluster.value);
@@ -199,7 +215,8 @@ void State::drop_cluster_reference(PhysicalCluster cluster) {
     inconsistent_ = true;
     return;
   }
-  counts.set_u32(cluster.value, count - 1);
+  if (count < UINT32_MAX)
+    counts.set_u32(cluster.value, count - 1);
   if (count == 1) {
     clusters_.release(cluster.value);
     --used_clusters_;
@@ -212,14 +229,18 @@ void State::drop_cluster_reference(PhysicalCluster cluster) {
 // durable.
 void State::free_node_page(Page page) {
   if (cache_.forget(page))
-    pages_.release(page.value);
+    free_pages({page});
   else
     retire_page(page);
 }
 
+// With counts that are too low, a page can lose its last reference twice.
 void State::free_pages(const std::vector<Page>& pages) {
   for (Page page : pages)
-    pages_.release(page.value);
+    if (pages_.is_free(page.value))
+      inconsistent_ = true;
+    else
+      pages_.release(page.value);
 }
 
 uint64_t State::next_checkpoint_pages() const {
@@ -688,10 +709,8 @@ Status State::adopt_tables() {
       pages_.claim(page);
     }
   const auto claim_fresh = [this](Page page) {  // named once, and by nothing else
-    if (page.value < first_page_ || page.value >= page_count_ || page_count(page) > 0)
-      return false;
-    pages_.claim(page.value);
-    return true;
+    return page.value >= first_page_ && page.value < page_count_ && page_count(page) == 0 &&
+           pages_.claim(page.value);
   };
   for (const Table& table : tables_)
     for (unsigned level = 0; level < table.levels(); ++level)
