@@ -165,12 +165,14 @@ Page State::allocate_page() {
     const Page page{run.first};
     if (page_count(page) == 0 && !cache_.peek(page))
       return page;
-    // A tree names what the counts on the disk called free. It stays taken, so that nothing is written over it.
+    // A tree names what the counts on the disk called free. It stays taken, so that nothing is written over
+    // it.
     inconsistent_ = true;
   }
 }
 
-// Counts that a disk holds may be wrong. One that would pass its end stays there, and what it counts is never freed.
+// Counts that a disk holds may be wrong. One that would pass its end stays there, and what it counts is never
+// freed.
 void State::add_page_reference(Page page) {
   auto& counts = tables_[disk::kPageCounts];
   const uint32_t count = counts.u32(page.value);
