@@ -709,8 +709,9 @@ struct Places {
   bool more = false;
 };
 
-// `offset` and `length` are in clusters, from the start of what the node spans.
-void climb(const Checker& c, uint64_t page, uint64_t offset, uint64_t length, Places& places) {
+// `offset` and `length` are in clusters, from the start of what the node spans. Upwards only, from above the level
+// `below`: references may form a ring.
+void climb(const Checker& c, uint64_t page, uint64_t offset, uint64_t length, Places& places, int below = -1) {
   const auto [first, last] = std::ranges::equal_range(c.references, page, {}, &Reference::child);
   for (auto at = first; at != last; ++at) {
     if (places.list.size() >= kPlaces) {
@@ -719,7 +720,9 @@ void climb(const Checker& c, uint64_t page, uint64_t offset, uint64_t length, Pl
     }
     if (at->from < Reference::kFromRoot) {
       const uint64_t parent = at->from / disk::kSlotsPerNode, slot = at->from % disk::kSlotsPerNode;
-      climb(c, parent, offset + slot * disk::clusters_per_slot(c.levels[parent]), length, places);
+      const int level = int(c.levels[parent]);
+      if (level > below)
+        climb(c, parent, offset + slot * disk::clusters_per_slot(unsigned(level)), length, places, level);
       continue;
     }
     const Root& root = c.roots[at->from - Reference::kFromRoot];
