@@ -709,9 +709,10 @@ struct Places {
   bool more = false;
 };
 
-// `offset` and `length` are in clusters, from the start of what the node spans. Upwards only, from above the level
-// `below`: references may form a ring.
-void climb(const Checker& c, uint64_t page, uint64_t offset, uint64_t length, Places& places, int below = -1) {
+// `offset` and `length` are in clusters, from the start of what the node spans. Upwards only, from above the
+// level `below`: references may form a ring.
+void climb(const Checker& c, uint64_t page, uint64_t offset, uint64_t length, Places& places,
+           int below = -1) {
   const auto [first, last] = std::ranges::equal_range(c.references, page, {}, &Reference::child);
   for (auto at = first; at != last; ++at) {
     if (places.list.size() >= kPlaces) {
