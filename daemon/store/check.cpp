@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <tuple>
 #include <unordered_map>
 
 #include "base/crc32c.h"
@@ -740,7 +741,7 @@ std::string join(const Places& places) {
 }
 
 void report_findings(Checker* c) {
-  std::ranges::stable_sort(c->findings, {}, &NodeFinding::page);
+  std::ranges::sort(c->findings, {}, [](const NodeFinding& f) { return std::tie(f.page, f.slot, f.text); });
   for (const NodeFinding& finding : c->findings) {
     Places places;
     if (finding.slot < 0)
