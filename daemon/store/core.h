@@ -160,6 +160,8 @@ class StoreCore {
   Task<void> stop_commits();
 
   Status check_range(const VolumeState& volume, uint64_t offset, uint64_t length) const;
+  // The same, and whether the range may be zeroed or discarded.
+  Status check_change(const VolumeState& volume, uint64_t offset, uint64_t length) const;
   Task<Status> write_window(VolumePtr volume, uint64_t offset, ConstBytes from);
   Task<Status> plan(Window& window);
   Task<Status> prepare(Window& window);

@@ -547,12 +547,17 @@ Task<Status> StoreCore::record(Window& w) {
 // --- zeros and trims
 // -------------------------------------------------------------------------------------------------
 
+Status StoreCore::check_change(const VolumeState& volume, uint64_t offset, uint64_t length) const {
+  const Status inside = check_range(volume, offset, length);
+  if (!inside)
+    return inside;
+  if (volume.kind != VolumeKind::disk)
+    return obraz::fail(ErrorCode::read_only, "a frozen volume cannot be changed");
+  return check_usable();
+}
+
 Task<Status> StoreCore::discard(VolumePtr volume, uint64_t offset, uint64_t length, bool fua) {
-  Status status = check_range(*volume, offset, length);
-  OBRAZ_CO_TRY(status);
-  if (volume->kind != VolumeKind::disk)
-    co_return obraz::fail(ErrorCode::read_only, "a frozen volume cannot be changed");
-  status = check_usable();
+  Status status = check_change(*volume, offset, length);
   OBRAZ_CO_TRY(status);
   const uint64_t first = divide_up(offset, kBlockSize);
   // The end of a volume that is no multiple of a block counts as a whole one.
@@ -567,11 +572,7 @@ Task<Status> StoreCore::discard(VolumePtr volume, uint64_t offset, uint64_t leng
 
 Task<Status> StoreCore::zero(VolumePtr volume, uint64_t offset, uint64_t length, bool keep_allocated,
                              bool fua) {
-  Status status = check_range(*volume, offset, length);
-  OBRAZ_CO_TRY(status);
-  if (volume->kind != VolumeKind::disk)
-    co_return obraz::fail(ErrorCode::read_only, "a frozen volume cannot be changed");
-  status = check_usable();
+  Status status = check_change(*volume, offset, length);
   OBRAZ_CO_TRY(status);
   const uint64_t end = offset + length;
   if (keep_allocated || round_up(offset, kBlockSize) >= round_down(end, kBlockSize)) {
