@@ -219,6 +219,11 @@ std::string details(const v1::DaemonStatus& status) {
   std::string nbd = status.nbd_unix_path();
   if (!status.nbd_tcp_address().empty())
     nbd += (nbd.empty() ? "" : ", ") + status.nbd_tcp_address();
+  const v1::IntegrityStatus& integrity = status.integrity();
+  std::string damage;
+  for (const v1::DataDamage& place : integrity.damage())
+    damage += fmt::format("{}{}: {} bytes at offset {}", damage.empty() ? "" : ", ", place.resource(),
+                          place.length_bytes(), place.offset());
   return fields(
       {{"health", status.health() + (status.health_reason().empty() ? "" : ": " + status.health_reason())},
        {"store", status.store_path()},
@@ -227,6 +232,10 @@ std::string details(const v1::DaemonStatus& status) {
                              size_text(space.shared_bytes()), size_text(space.reclaimable_bytes()))},
        {"metadata", fmt::format("{} of {} used", size_text(space.metadata_used_bytes()),
                                 size_text(space.metadata_total_bytes()))},
+       {"checksums", fmt::format("{} of snapshots and images, {} waiting; {} scrubbed in {} whole passes",
+                                 size_text(integrity.checksummed_bytes()), integrity.volumes_waiting(),
+                                 size_text(integrity.scrubbed_bytes()), integrity.scrub_passes())},
+       {"damage", damage},
        {"resources", fmt::format("{} images, {} disks, {} snapshots", counts.images(), counts.disks(),
                                  counts.snapshots())},
        {"operations", fmt::format("{} running", counts.running_operations())},

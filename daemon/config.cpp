@@ -64,6 +64,14 @@ std::expected<Config, int> parse_config(int argc, char** argv) {
            "memory for mapping nodes");
   add_size(app, "--buffer-memory", config.buffer_memory, {limits::kDefaultBufferArena / 2, limits::TiB},
            "memory for requests in flight");
+  add_size(app, "--checksum-rate", config.checksum_rate, {0, limits::TiB},
+           "bytes a second to read for the checksums of new snapshots and images; 0: they get none");
+  add_size(app, "--scrub-rate", config.scrub_rate, {0, limits::TiB},
+           "bytes a second to read to verify them again; 0: only what is used is verified");
+  app.add_option("--scrub-days", config.scrub_days,
+                 "days from the start of one such pass to that of the next")
+      ->check(CLI::Range(1u, 365u))
+      ->capture_default_str();
   app.add_option("--max-sessions", config.max_sessions, "NBD clients at once")
       ->check(CLI::Range(1u, limits::kMaxSessions))
       ->capture_default_str();

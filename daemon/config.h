@@ -23,6 +23,9 @@ struct Config {
   uint64_t journal_size = limits::kDefaultJournalSize;  // likewise
   uint64_t node_cache_size = limits::kDefaultNodeCacheSize;
   uint64_t buffer_memory = limits::kDefaultBufferArena;
+  uint64_t checksum_rate = limits::kDefaultSumRate;  // bytes per second; 0: off
+  uint64_t scrub_rate = limits::kDefaultScrubRate;   // likewise
+  unsigned scrub_days = limits::kDefaultScrubDays;
   unsigned max_sessions = limits::kMaxSessions;
   bool debug = false;  // log more
 };

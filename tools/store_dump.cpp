@@ -49,6 +49,10 @@ void show_superblock(DumpWriter& out, const disk::Superblock& s) {
     out.end();
   }
   out.end();
+  out.begin("checksums", Layout::line);
+  out.field("page", s.sums.page.value);
+  out.checksum("checksum", s.sums.checksum);
+  out.end();
 }
 
 // --- journal

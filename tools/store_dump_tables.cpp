@@ -80,9 +80,10 @@ Task<void> read_table(Checkpoint* c, unsigned id) {
 }
 
 void show_counts(DumpWriter& out, const Table& table) {
-  uint64_t used = 0, shared = 0, references = 0, most = 0;
+  uint64_t used = 0, shared = 0, references = 0, most = 0, summed = 0;
   for (uint64_t i = 0; i < table.length_bytes() / 4; ++i) {
-    const uint64_t count = table.u32(i);
+    const uint64_t count = table.u32(i) & disk::kMaxCount;
+    summed += table.u32(i) >> 31;
     used += count > 0;
     shared += count > 1;
     references += count;
@@ -93,6 +94,7 @@ void show_counts(DumpWriter& out, const Table& table) {
   out.field("shared", shared);
   out.field("references", references);
   out.field("highest", most);
+  out.field("summed", summed);
 }
 
 void show_entries(DumpWriter& out, const Table& table, uint64_t size) {
@@ -141,7 +143,7 @@ void show_tables(Checkpoint& c) {
 struct Place {
   disk::PageRef ref;
   unsigned level;
-  uint64_t first_cluster;  // of the volume
+  uint64_t first_cluster;  // of the volume; in the checksum tree, of data
 };
 
 void show_slots(DumpWriter& out, ConstBytes leaf, uint64_t first_cluster) {
@@ -165,7 +167,7 @@ void show_slots(DumpWriter& out, ConstBytes leaf, uint64_t first_cluster) {
 Task<void> show_tree(Checkpoint* c, disk::PageRef root, unsigned root_level, bool slots) {
   DumpWriter& out = *c->out;
   const Table& counts = c->tables[disk::kPageCounts];
-  std::array<uint64_t, disk::kMaxLevel + 1> nodes{};
+  std::array<uint64_t, disk::kMaxSumLevel + 1> nodes{};
   std::vector<Place> stack;
   if (root)
     stack.push_back({root, root_level, 0});
@@ -179,8 +181,11 @@ Task<void> show_tree(Checkpoint* c, disk::PageRef root, unsigned root_level, boo
     out.begin(nullptr, Layout::line);
     out.field("level", at.level);
     out.field("page", at.ref.page.value);
-    if (at.ref.page.value < counts.length_bytes() / 4)
-      out.field("count", counts.u32(at.ref.page.value));
+    if (at.ref.page.value < counts.length_bytes() / 4) {
+      const uint32_t count = counts.u32(at.ref.page.value);
+      out.field("count", count & disk::kMaxCount);
+      out.flag("summed", count & disk::kSummedBit);
+    }
     out.field("offset", at.first_cluster * kClusterSize);
     out.checksum("checksum", at.ref.checksum);
     if (!error.empty()) {
@@ -191,11 +196,12 @@ Task<void> show_tree(Checkpoint* c, disk::PageRef root, unsigned root_level, boo
     }
     uint64_t used = 0;
     for (unsigned i = disk::kSlotsPerNode; i-- > 0;) {
+      // Of a node of checksums, four of them.
       const std::byte* slot = &page.bytes()[i * disk::kSlotSize];
       used += !is_zero({slot, disk::kSlotSize});
       const disk::PageRef child = disk::load_page_ref(slot);
-      if (at.level > 0 && child)
-        stack.push_back({child, at.level - 1, at.first_cluster + i * disk::clusters_per_slot(at.level)});
+      if (disk::has_children(at.level) && child)
+        stack.push_back({child, at.level - 1, at.first_cluster + i * disk::clusters_of_slot(at.level)});
     }
     out.field("used_slots", used);
     if (slots && at.level == 0)
@@ -204,7 +210,8 @@ Task<void> show_tree(Checkpoint* c, disk::PageRef root, unsigned root_level, boo
   }
   out.end();
   out.begin_list("nodes_by_level");
-  for (unsigned level = root ? root_level + 1 : 0; level-- > 0;) {
+  const unsigned lowest = root_level >= disk::kSumLevel ? disk::kSumLevel : 0;
+  for (unsigned level = root ? root_level + 1 : lowest; level-- > lowest;) {
     out.begin(nullptr, Layout::line);
     out.field("level", level);
     out.field("nodes", nodes[level]);
@@ -242,6 +249,13 @@ Task<void> show_volumes(Checkpoint* c) {
     out.end();
   }
   out.end();
+}
+
+Task<void> show_checksums(Checkpoint* c) {
+  c->out->begin("checksums", Layout::lines);
+  c->out->field("root_page", c->superblock->sums.page.value);
+  co_await show_tree(c, c->superblock->sums, disk::sum_root_level(c->superblock->clusters), false);
+  c->out->end();
 }
 
 void show_drops(Checkpoint& c) {
@@ -336,6 +350,7 @@ Task<void> dump_checkpoint(Device* meta, const disk::Superblock* superblock, con
     co_await read_table(&checkpoint, id);
   show_tables(checkpoint);
   co_await show_volumes(&checkpoint);
+  co_await show_checksums(&checkpoint);
   show_drops(checkpoint);
   if (!options->volume)
     show_resources(checkpoint);

@@ -29,9 +29,14 @@ constexpr uint64_t kDefaultDirtyNodes = 8192;   // (config) 32 MiB: checksumming
 constexpr uint64_t kMaxRequestSize = 32 * MiB;  // one read or write; the NBD protocol's customary maximum
 constexpr uint64_t kWindowSize =
     4 * MiB;  // a longer write is done in windows of this, each atomic in the map
-constexpr uint64_t kLockPatienceMs = 5000;   // for the I/O of a killed predecessor to drain
-constexpr uint64_t kSlabSize = 64 * MiB;     // unit in which the data file is preallocated and punched
-constexpr uint64_t kPageSlabSize = 8 * MiB;  // the same for node pages of the meta file
+constexpr uint64_t kDefaultSumRate = 256 * MiB;  // (config) read per second to checksum new images, snapshots
+constexpr uint64_t kDefaultScrubRate = 16 * MiB;  // (config) the same to verify them later; 1 TiB takes 18 h
+constexpr uint64_t kDefaultScrubDays = 7;         // (config) from the start of one pass to that of the next
+constexpr uint64_t kMaxBadClusters = 1024;        // with blocks that do not verify, remembered by place
+constexpr unsigned kShownDamage = 16;             // places of damage in one status
+constexpr uint64_t kLockPatienceMs = 5000;        // for the I/O of a killed predecessor to drain
+constexpr uint64_t kSlabSize = 64 * MiB;          // unit in which the data file is preallocated and punched
+constexpr uint64_t kPageSlabSize = 8 * MiB;       // the same for node pages of the meta file
 
 // --- io
 // ------------------------------------------------------------------------------------------------------------

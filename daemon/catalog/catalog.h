@@ -77,6 +77,8 @@ class Catalog {
   Answer<v1::ListSnapshotsResponse> list_snapshots(const v1::ListSnapshotsRequest& request);
   awaitable<Answer<v1::DiffResponse>> diff(v1::DiffRequest request);
   size_t count(Kind kind) const { return index_.count(kind); }
+  // KIND/NAME, or KIND/ID where there is no name; empty: no resource has the volume.
+  std::string name_of(VolumeId volume) const;
 
   // --- operations
   // -----------------------------------------------------------------------------------------------------

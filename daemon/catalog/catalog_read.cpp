@@ -37,6 +37,13 @@ v1::Disk Catalog::disk_view(const Entry& entry) const {
   return disk;
 }
 
+std::string Catalog::name_of(VolumeId volume) const {
+  for (const EntryRef& entry : index_.all())
+    if (entry->volume() == volume)
+      return fmt::format("{}/{}", word_for(entry->kind), entry->name().empty() ? entry->id() : entry->name());
+  return {};
+}
+
 boost::asio::awaitable<Answer<v1::Image>> Catalog::get_image(v1::GetImageRequest request) {
   const auto folder = folder_of(request.folder_id());
   if (!folder)

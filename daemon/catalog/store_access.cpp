@@ -36,7 +36,8 @@ Task<Result<std::vector<VolumeInfo>>> list_volumes(Store* store) {
 }
 
 Task<Result<StoreAccess::State>> read_state(Store* store) {
-  co_return StoreAccess::State{store->space(), store->health(), store->health_reason(), store->uuid()};
+  co_return StoreAccess::State{store->space(), store->health(), store->health_reason(),
+                               store->uuid(),  store->stats(),  store->data_damage()};
 }
 
 Task<Result<StoreAccess::Difference>> find_difference(Store* store, VolumeId a, VolumeId b, uint64_t from,

@@ -29,6 +29,8 @@ class StoreAccess {
     StoreHealth health = StoreHealth::ok;
     std::string health_reason;
     Uuid uuid;
+    StoreStats stats;
+    std::vector<DataDamage> damage;
   };
   boost::asio::awaitable<Result<State>> state();
 

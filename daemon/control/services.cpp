@@ -3,6 +3,9 @@
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
+#include <algorithm>
+#include <span>
+
 #include "catalog/codes.h"
 #include "catalog/rules.h"
 
@@ -230,6 +233,19 @@ boost::asio::awaitable<Answer<v1::DaemonStatus>> Services::status() {
   space.set_reclaimable_bytes(int64_t(state->space.reclaimable_bytes));
   space.set_metadata_total_bytes(int64_t(state->space.meta_total_bytes));
   space.set_metadata_used_bytes(int64_t(state->space.meta_used_bytes));
+  v1::IntegrityStatus& integrity = *status.mutable_integrity();
+  integrity.set_checksummed_bytes(int64_t(state->stats.summed_bytes));
+  integrity.set_volumes_waiting(int64_t(state->stats.volumes_to_sum));
+  integrity.set_scrub_passes(int64_t(state->stats.scrub_passes));
+  integrity.set_scrubbed_bytes(int64_t(state->stats.scrubbed_bytes));
+  integrity.set_checksum_errors(int64_t(state->stats.checksum_errors));
+  for (const DataDamage& damage :
+       std::span(state->damage).first(std::min<size_t>(state->damage.size(), limits::kShownDamage))) {
+    v1::DataDamage& shown = *integrity.add_damage();
+    shown.set_resource(catalog_.name_of(damage.volume));
+    shown.set_offset(int64_t(damage.offset));
+    shown.set_length_bytes(int64_t(damage.length_bytes));
+  }
   status.set_sessions(int64_t(catalog_.attachments()));
   v1::ResourceCounts& counts = *status.mutable_resources();
   counts.set_images(int64_t(catalog_.count(Kind::image)));

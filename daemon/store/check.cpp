@@ -31,9 +31,11 @@ struct Reference {
 };
 
 struct Root {
-  VolumeId volume;  // none: an entry of the drops
+  VolumeId volume;  // none: an entry of the drops, or the checksum tree
   disk::PageRef ref;
   unsigned level = 0;
+  bool is_sums() const { return level >= disk::kSumLevel; }
+  bool is_dead() const { return !volume && !is_sums(); }
 };
 
 struct NodeToRead {
@@ -74,9 +76,16 @@ struct Checker {
   std::vector<Root> roots;
 
   std::vector<uint32_t> pages, clusters;  // references found
+  bool walking_dead = false;              // what is found now, no volume reaches
+  std::vector<bool> live_clusters;        // that a volume reaches
+  std::vector<uint16_t> have_sums;        // by cluster: blocks with a checksum
+  std::vector<uint16_t> need_sums;        // by cluster: blocks of which a node says that they have one
+  bool sums_unread = false;               // a node of checksums
   std::vector<uint8_t> levels;            // by page, kUnseen
   std::vector<uint32_t> checksums;        // by page, of the first reference
   std::vector<Reference> references;
+  // Of nodes of the checksum tree: the parent, and the first cluster relative to the parent's.
+  std::unordered_map<uint64_t, std::pair<uint64_t, uint64_t>> sum_parents;
   std::vector<NodeToRead> to_read;  // a stack
   std::vector<NodeFinding> findings;
   uint64_t unlisted_findings = 0;
@@ -86,6 +95,10 @@ struct Checker {
   const disk::Superblock& superblock() const { return core->superblock; }
   bool is_node_page(uint64_t page) const {
     return page >= superblock().first_node_page().value && page < superblock().pages;
+  }
+  bool is_summed(Page node) const {
+    return node.value < core->state.table(disk::kPageCounts).length_bytes() / 4 &&
+           core->state.is_summed(node);
   }
   void problem(std::string line) {
     if (++report.problem_count <= options.max_problems)
@@ -432,6 +445,12 @@ void check_table_pages(Checker* c) {
   for (uint64_t page = 0; page < std::min(first_node, counts.length_bytes() / 4); ++page)
     if (const uint32_t count = counts.u32(page))
       c->table_problem(fmt::format("page {} of meta: not a node page, and its count is {}", page, count));
+  for (const unsigned id : {disk::kPageCounts, disk::kClusterCounts}) {
+    const Table& table = c->core->state.table(id);
+    for (uint64_t i = 0; i < table.length_bytes() / 4; ++i)
+      if (table.u32(i) == disk::kSummedBit)
+        c->table_problem(fmt::format("{}: summed, and its count is 0", element(*c, id, i, 4)));
+  }
   const Table& clusters = c->core->state.table(disk::kClusterCounts);
   if (clusters.length_bytes() >= 4 && clusters.u32(0) != 0)
     c->table_problem(
@@ -443,7 +462,7 @@ void check_table_pages(Checker* c) {
   std::set<uint64_t> drops;
   for (const Root& root : c->roots) {
     const uint64_t page = root.ref.page.value;
-    if (root.volume)
+    if (!root.is_dead())
       continue;
     if (page < counts.length_bytes() / 4)
       if (const uint32_t count = counts.u32(page))
@@ -606,11 +625,28 @@ std::string slot_fault(const Slot& slot, uint64_t clusters) {
   return fmt::format("own and base are both cluster {}", slot.own.value);
 }
 
+void note_sums(Checker* c, uint64_t page, ConstBytes content) {
+  // Where the node stands tells which clusters it is about: it has one parent, which was visited before.
+  uint64_t first = 0, at = page;
+  for (unsigned level = disk::kSumLevel; level < c->core->state.sum_root_level(); ++level) {
+    const auto found = c->sum_parents.find(at);
+    if (found == c->sum_parents.end())
+      return;
+    first += found->second.second;
+    at = found->second.first;
+  }
+  for (uint64_t i = 0; i < disk::kClustersPerSumNode && first + i < c->have_sums.size(); ++i)
+    for (unsigned block = 0; block < kBlocksPerCluster; ++block)
+      if (load_le<uint32_t>(&content[(i * disk::kSumsPerCluster + block) * disk::kSumSize]) != 0)
+        c->have_sums[first + i] |= uint16_t(1u << block);
+}
+
 void visit_node(Checker* c, const NodeToRead& node, ConstBytes content) {
   const uint64_t page = node.ref.page.value;
   const Node* changed = changed_node(*c, page);
   if (!node.read) {
     c->unread = true;
+    c->sums_unread |= node.level >= disk::kSumLevel;
     return c->finding({page, -1, node.level, describe(node.read.error())});
   }
   if (!changed) {
@@ -618,6 +654,7 @@ void visit_node(Checker* c, const NodeToRead& node, ConstBytes content) {
         disk::page_checksum(c->superblock().uuid, node.ref.page, disk::type_of_node(node.level), content);
     if (sum != node.ref.checksum) {
       c->unread = true;
+      c->sums_unread |= node.level >= disk::kSumLevel;
       return c->finding({page, -1, node.level, sums(node.ref.checksum, sum)});
     }
   } else if (changed->level != node.level) {
@@ -625,6 +662,9 @@ void visit_node(Checker* c, const NodeToRead& node, ConstBytes content) {
         {page, -1, node.level, fmt::format("the journal makes it one of level {}", changed->level)});
   }
   ++c->report.nodes;
+  if (node.level == disk::kSumLevel)
+    return note_sums(c, page, content);
+  const bool summed = !c->walking_dead && node.level <= disk::kMaxLevel && c->is_summed(node.ref.page);
   for (unsigned i = 0; i < disk::kSlotsPerNode; ++i) {
     const std::byte* at = &content[i * disk::kSlotSize];
     const auto bad = [&](std::string what) { c->finding({page, int(i), node.level, std::move(what)}); };
@@ -632,9 +672,16 @@ void visit_node(Checker* c, const NodeToRead& node, ConstBytes content) {
       const Slot slot = disk::load_slot(at);
       if (!slot.valid(c->clusters.size()))
         bad(slot_fault(slot, c->clusters.size()));
-      for (const PhysicalCluster cluster : {slot.own, slot.base})
-        if (cluster && cluster.value < c->clusters.size())
+      const std::pair<PhysicalCluster, uint16_t> shown[] = {
+          {slot.own, slot.own_mask}, {slot.base, uint16_t(~slot.own_mask & ~slot.zero_mask)}};
+      for (const auto& [cluster, blocks] : shown)
+        if (cluster && cluster.value < c->clusters.size()) {
           ++c->clusters[cluster.value];
+          if (!c->walking_dead)
+            c->live_clusters[cluster.value] = true;
+          if (summed)
+            c->need_sums[cluster.value] |= blocks;
+        }
       continue;
     }
     const disk::PageRef child = disk::load_page_ref(at);
@@ -648,6 +695,10 @@ void visit_node(Checker* c, const NodeToRead& node, ConstBytes content) {
       continue;
     }
     ++c->pages[child.page.value];
+    if (summed && !c->is_summed(child.page))
+      bad(fmt::format("all below the node is said to have checksums, but not of page {}", child.page.value));
+    if (node.level > disk::kSumLevel)
+      c->sum_parents.try_emplace(child.page.value, page, i * disk::clusters_of_slot(node.level));
     refer(c, child, node.level - 1, page * disk::kSlotsPerNode + i);
   }
 }
@@ -682,11 +733,15 @@ Task<void> read_nodes(Checker* c, std::span<NodeToRead> nodes, Bytes buffer) {
   co_await gate.close();
 }
 
-Task<void> walk(Checker* c) {
+// What volumes reach first, so that the rest is what only deleted ones did.
+Task<void> walk(Checker* c, bool dead) {
   AlignedBytes buffer(kBatchNodes * kPageSize);
+  c->walking_dead = dead;
   for (size_t i = 0; i < c->roots.size(); ++i) {
     const Root& root = c->roots[i];
-    if (root.volume)
+    if (root.is_dead() != dead)
+      continue;
+    if (!dead)
       ++c->pages[root.ref.page.value];
     refer(c, root.ref, root.level, Reference::kFromRoot + i);
   }
@@ -700,7 +755,6 @@ Task<void> walk(Checker* c) {
     for (size_t i = 0; i < count; ++i)
       visit_node(c, batch[i], buffer.bytes().subspan(i * kPageSize, kPageSize));
   }
-  std::ranges::sort(c->references, {}, &Reference::child);
 }
 
 // --- where a node or a cluster is used
@@ -724,10 +778,14 @@ void climb(const Checker& c, uint64_t page, uint64_t offset, uint64_t length, Pl
       const uint64_t parent = at->from / disk::kSlotsPerNode, slot = at->from % disk::kSlotsPerNode;
       const int level = int(c.levels[parent]);
       if (level > below)
-        climb(c, parent, offset + slot * disk::clusters_per_slot(unsigned(level)), length, places, level);
+        climb(c, parent, offset + slot * disk::clusters_of_slot(unsigned(level)), length, places, level);
       continue;
     }
     const Root& root = c.roots[at->from - Reference::kFromRoot];
+    if (root.is_sums()) {
+      places.list.push_back(fmt::format("the checksums of {} clusters of data from {}", length, offset));
+      continue;
+    }
     const std::string range =
         fmt::format("{} bytes at offset {}", length * kClusterSize, offset * kClusterSize);
     places.list.push_back(root.volume
@@ -745,10 +803,10 @@ void report_findings(Checker* c) {
   for (const NodeFinding& finding : c->findings) {
     Places places;
     if (finding.slot < 0)
-      climb(*c, finding.page, 0, disk::clusters_per_node(finding.level), places);
+      climb(*c, finding.page, 0, disk::clusters_of_node(finding.level), places);
     else
-      climb(*c, finding.page, uint64_t(finding.slot) * disk::clusters_per_slot(finding.level),
-            disk::clusters_per_slot(finding.level), places);
+      climb(*c, finding.page, uint64_t(finding.slot) * disk::clusters_of_slot(finding.level),
+            disk::clusters_of_slot(finding.level), places);
     const std::string slot = finding.slot < 0 ? "" : fmt::format(", slot {}", finding.slot);
     c->problem(fmt::format("page {} of meta (node of level {}{}): {}; {}", finding.page, finding.level, slot,
                            finding.text, join(places)));
@@ -825,7 +883,7 @@ void check_counts(Checker* c) {
       c->problem(fmt::format("page {} of meta: both free and named", page));
   }
   for (const Root& root : c->roots)
-    if (!root.volume && c->pages[root.ref.page.value] > 0)
+    if (root.is_dead() && c->pages[root.ref.page.value] > 0)
       c->finding({root.ref.page.value, -1, root.level, "to be dropped, and still named"});
   for (uint64_t cluster = 1; cluster < c->clusters.size(); ++cluster) {
     const uint32_t found = c->clusters[cluster];
@@ -833,6 +891,15 @@ void check_counts(Checker* c) {
     if (!known(disk::kClusterCounts, cluster))
       continue;
     const uint32_t counted = state.cluster_count({cluster});
+    c->report.summed_clusters += found > 0 && state.is_summed(PhysicalCluster{cluster});
+    const uint16_t need = c->need_sums[cluster];
+    if (need != 0 && found == counted && !c->sums_unread) {
+      if (!state.is_summed(PhysicalCluster{cluster}))
+        c->cluster_finding(cluster, "not summed, though a node above says so");
+      else if (need & ~c->have_sums[cluster])
+        c->cluster_finding(cluster, fmt::format("blocks {:04x} have no checksum, though a node above says so",
+                                                need & ~c->have_sums[cluster]));
+    }
     if (found < counted && c->unread)
       ++excused_clusters;
     else if (found != counted)
@@ -851,13 +918,39 @@ void check_counts(Checker* c) {
 
 // --- data
 // ---------------------------------------------------------------------------------------------------------
+// Checksums are held against what volumes show. What only deleted ones did may have been written anew before
+// a power cut that lost the record of that.
+Task<void> verify_cluster(Checker* c, PhysicalCluster cluster, ConstBytes bytes) {
+  State& state = c->core->state;
+  if (!c->adopted || !c->live_clusters[cluster.value] || !state.is_summed(cluster))
+    co_return;
+  auto sums = state.sums_of(cluster);
+  for (; sums.missing; sums = state.sums_of(cluster)) {
+    const Status loaded = co_await load_node(c, *sums.missing);
+    if (!loaded)
+      co_return;  // the walk names the node
+  }
+  uint16_t bad = 0;
+  for (unsigned block = 0; block < kBlocksPerCluster; ++block)
+    if (sums.of(block) != 0 &&
+        sums.of(block) != disk::block_checksum(bytes.subspan(block * kBlockSize, kBlockSize)))
+      bad |= uint16_t(1u << block);
+  ++c->report.verified_clusters;
+  if (bad != 0)
+    c->cluster_finding(cluster.value, fmt::format("blocks {:04x} do not fit their checksums", bad));
+}
+
 Task<void> read_data_run(Checker* c, uint64_t first, uint64_t count, Bytes buffer) {
   const Status all = co_await read_at(&c->data, first * kClusterSize, buffer.first(count * kClusterSize));
   for (uint64_t i = 0; !all && i < count; ++i) {
     const Status one = co_await read_at(&c->data, (first + i) * kClusterSize, buffer.first(kClusterSize));
     if (!one)
       c->cluster_finding(first + i, describe(one.error()));
+    else
+      co_await verify_cluster(c, {first + i}, buffer.first(kClusterSize));
   }
+  for (uint64_t i = 0; all && i < count; ++i)
+    co_await verify_cluster(c, {first + i}, buffer.subspan(i * kClusterSize, kClusterSize));
 }
 
 Task<void> read_data(Checker* c) {
@@ -888,6 +981,15 @@ Task<void> recover(Checker* c) {
   for (unsigned id = 0; id < disk::kTables; ++id)
     co_await read_table(c, id);
   check_volume_table(c);
+  if (const disk::PageRef sums = c->superblock().sums) {
+    if (c->is_node_page(sums.page.value)) {
+      c->roots.push_back({{}, sums, disk::sum_root_level(c->superblock().clusters)});
+    } else {
+      c->unread = c->sums_unread = true;
+      c->table_problem(fmt::format("the root of the checksums is page {}, which is not one of the node pages",
+                                   sums.page.value));
+    }
+  }
   check_drop_table(c);
   check_resource_table(c);
   check_table_pages(c);
@@ -916,6 +1018,8 @@ Task<void> recover(Checker* c) {
     if (volume->root)
       c->roots.push_back({id, volume->root, volume->level});
   }
+  if (const disk::PageRef sums = state.sum_root())
+    c->roots.push_back({{}, sums, state.sum_root_level()});
   for (const disk::DropEntry& entry : state.dead())
     c->roots.push_back({{}, entry.node, entry.level});
   c->report.resources = state.resources().size();
@@ -945,9 +1049,14 @@ Task<Result<CheckReport>> check_store(Executor& executor, Device& meta, Device& 
   c->levels.assign(s.pages, kUnseen);
   c->checksums.assign(s.pages, 0);
   c->clusters.assign(s.clusters, 0);
-  co_await walk(c);
+  c->live_clusters.assign(s.clusters, false);
+  c->have_sums.assign(s.clusters, 0);
+  c->need_sums.assign(s.clusters, 0);
+  for (const bool dead : {false, true})
+    co_await walk(c, dead);
+  std::ranges::sort(c->references, {}, &Reference::child);
   for (const Root& root : c->roots)
-    c->report.to_reclaim += !root.volume;
+    c->report.to_reclaim += root.is_dead();
   check_counts(c);
   report_findings(c);
   if (options.read_data)

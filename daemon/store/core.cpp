@@ -25,6 +25,7 @@ StoreCore::StoreCore(Executor& e, Device& m, Device& d, const StoreOptions& o, c
       room_event_(e),
       space_event_(e),
       reclaim_event_(e),
+      sum_event_(e),
       commit_done_{Event(e), Event(e)},
       checkpoint_mutex_(e),
       page_growth_(e),
@@ -33,6 +34,8 @@ StoreCore::StoreCore(Executor& e, Device& m, Device& d, const StoreOptions& o, c
       meta_flush_(e),
       commit_timer_(e),
       reclaim_timer_(e),
+      sum_timer_(e),
+      scrub_timer_(e),
       background_(e),
       committer_(e) {}
 
@@ -51,7 +54,7 @@ void StoreCore::fail(const char* what, const Error& error) {
   failure = std::string(what) + ": " + describe(error);
   log::error("store: read-only from now on: {}", failure);
   for (Event* event : {&commit_event_, &staged_event_, &checkpoint_event_, &room_event_, &space_event_,
-                       &reclaim_event_, &commit_done_[0], &commit_done_[1]})
+                       &reclaim_event_, &sum_event_, &commit_done_[0], &commit_done_[1]})
     event->notify_all();
 }
 
@@ -222,6 +225,7 @@ std::unique_ptr<StoreCore::Frozen> StoreCore::freeze() {
   s.chain = journal.chain();
   s.journal_position = journal.position();
   s.tables = frozen->state.tables;
+  s.sums = frozen->state.sums;
   s.next_volume = frozen->state.next_volume;
   return frozen;
 }
@@ -415,7 +419,7 @@ Task<Status> StoreCore::grow(Space& space, Device& device, uint64_t unit_bytes, 
 
 Task<Status> StoreCore::admit(const Cost& cost, Admission& admission) {
   OBRAZ_CHECK(!admission);
-  const uint64_t journal_bytes = Journal::cost_of(cost.record_bytes);
+  const uint64_t journal_bytes = cost.record_bytes > 0 ? Journal::cost_of(cost.record_bytes) : 0;
   const uint64_t pages = cost.node_pages + cost.table_pages;
   // Deletes, trims and small metadata go on when nothing else does.
   const uint64_t kept = cost.essential ? 0 : 64;
@@ -423,6 +427,8 @@ Task<Status> StoreCore::admit(const Cost& cost, Admission& admission) {
   for (;;) {
     const Status usable = check_usable();
     OBRAZ_CO_TRY(usable);
+    if (stopping_)  // only background work is left, and no checkpoint will come to make room for it
+      co_return obraz::fail(ErrorCode::unavailable, "the store is closing");
     const uint64_t needed = pages + reserved_pages_ + state.checkpoint_reserve() + kept;
     const uint64_t pinned = state.cache().dirty_count() + state.cache().frozen_count() + reserved_pages_;
     if (pages > 0 && state.pages().free_units() < needed) {
@@ -545,7 +551,15 @@ Task<Status> StoreCore::commit(Transaction transaction) {
   for (const auto& [source, mark] : sources)
     co_await source->writes.wait_until_past(mark);
   // Sealed after the landing: its data flush covers what landed.
-  co_return co_await join_commit();
+  status = co_await join_commit();
+  OBRAZ_CO_TRY(status);
+  for (const auto& record : records)
+    if (const auto* clone = std::get_if<CloneVolume>(&record);
+        clone && clone->kind == VolumeKind::frozen && options.sum_bytes_per_s > 0)
+      if (auto volume = state.find_volume(clone->id))
+        to_sum_.push_back(std::move(volume));
+  sum_event_.notify_all();
+  co_return status;
 }
 
 // All or nothing: later changes are judged as if the earlier ones had been made.

@@ -87,6 +87,15 @@ class StoreCore {
   Task<Status> cache(VolumePtr volume, uint64_t offset, uint64_t length);
   Task<Status> block_status(VolumePtr volume, uint64_t offset, uint64_t length, size_t max_extents,
                             std::vector<Extent>& out);
+  // What was read of summed clusters: whole blocks, all of one cluster.
+  struct ToVerify {
+    PhysicalCluster cluster;
+    uint64_t offset = 0;  // in the volume
+    ConstBytes bytes;
+  };
+  // Compares them with their checksums; bad ones are remembered and named. corruption. The caller's request
+  // was in flight since before it looked the clusters up.
+  Task<Status> verify(VolumeState& volume, std::span<const ToVerify> parts);
   // --- whole trees (tree_walk.cpp)
   // ---------------------------------------------------------------------------------------
   Task<Status> diff(VolumePtr a, VolumePtr b, std::move_only_function<bool(Extent)> visit);
@@ -99,6 +108,9 @@ class StoreCore {
 
   // Clusters that what is known to be dropped will free; a lower bound, for only so much of it is looked at.
   uint64_t reclaimable_clusters() const;
+
+  // Frozen volumes whose checksums are still to be computed, the one under way included.
+  uint64_t volumes_to_sum() const { return to_sum_.size(); }
 
   Status check_usable() const;  // unavailable when closing, read_only when failed
   void fail(const char* what, const Error& error);
@@ -146,6 +158,21 @@ class StoreCore {
   Task<void> reclaim_step();
   Task<Status> make_room_in_recovery(uint64_t pages, bool allocate);
   Task<void> give_back_slabs();
+  // --- checksums of data (integrity.cpp)
+  // ------------------------------------------------------------------------------------------------------
+  struct LeafClusters;
+  Task<void> sum_loop();
+  Task<Status> sum_volume(VolumePtr volume);
+  Task<Status> sum_leaf(VolumePtr volume, VirtualCluster at, Page leaf);
+  Task<Status> read_to_sum(LeafClusters& clusters);
+  Task<Status> store_sums(VolumePtr volume, LeafClusters& clusters);
+  Task<Status> load_sums(PhysicalCluster cluster, VolumeState& volume);
+  Task<void> scrub_loop();
+  Task<void> scrub_pass();
+  Task<Status> scrub_leaf(VolumePtr volume, VirtualCluster at, std::vector<bool>& visited);
+  void report_bad(VolumeState& volume, VirtualCluster at, PhysicalCluster cluster, uint16_t blocks,
+                  const char* what);
+  bool ending() const { return stopping_ || !failure.empty(); }
   Task<Status> write_checkpoint(Frozen& frozen);
   Task<void> write_run(uint64_t first_page, AlignedBytes* bytes, Status* status);
   std::unique_ptr<Frozen> freeze();
@@ -172,7 +199,7 @@ class StoreCore {
   Task<void> transfer_one(const Segment* segment, Status* status);
   Task<Status> read_piece(VolumePtr volume, uint64_t offset, Bytes into, bool direct,
                           std::vector<Extent>* extents);
-  Task<Status> read_block(const Slot& slot, unsigned block, Bytes into);
+  Task<Status> read_block(VolumeState& volume, const Slot& slot, uint64_t offset, Bytes into);
   struct SubtreeView {
     LeafView leaf;
     std::optional<unsigned> drop_level;  // a whole node of this level can go
@@ -187,10 +214,12 @@ class StoreCore {
   bool committing_ = false;
   bool commits_stopping_ = false;  // later than stopping_: whoever is stopping may still need a commit
   std::unique_ptr<Frozen> frozen_;
-  Event commit_event_, staged_event_, checkpoint_event_, room_event_, space_event_, reclaim_event_;
+  Event commit_event_, staged_event_, checkpoint_event_, room_event_, space_event_, reclaim_event_,
+      sum_event_;
   std::array<Event, 2> commit_done_;  // by parity of the commit's number: one runs, the next gathers
   Mutex checkpoint_mutex_, page_growth_, cluster_growth_, transaction_order_, meta_flush_;
-  Timer commit_timer_, reclaim_timer_;
+  Timer commit_timer_, reclaim_timer_, sum_timer_, scrub_timer_;
+  std::deque<VolumePtr> to_sum_;
   Gate background_, committer_;
 };
 

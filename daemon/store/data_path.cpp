@@ -145,6 +145,7 @@ Task<Status> StoreCore::read_piece(VolumePtr volume, uint64_t offset, Bytes into
   IoTracker::Entry entry;  // from before the first look at a slot to the end of the last device read
   entry.begin(io);
   std::vector<Segment> segments;
+  std::vector<ToVerify> to_verify;
   for (uint64_t at = begin; at < end;) {
     const VirtualCluster cluster{at / kClusterSize};
     const auto view = co_await leaf(volume, cluster);
@@ -169,10 +170,13 @@ Task<Status> StoreCore::read_piece(VolumePtr volume, uint64_t offset, Bytes into
           run += kBlockSize;
       }
       const Bytes bytes = target.subspan(at - begin, run - at);
-      if (place)
+      if (place) {
         segments.push_back({place.value * kClusterSize + at % kClusterSize, bytes, false});
-      else if (!extents)
+        if (state.is_summed(place))
+          to_verify.push_back({place, at, bytes});
+      } else if (!extents) {
         std::ranges::fill(bytes, std::byte{0});
+      }
       if (extents) {
         const uint64_t first = std::max(at, offset), last = std::min(run, offset + into.size());
         add_extent(*extents, {first, last - first, !place && hole, !place});
@@ -181,6 +185,8 @@ Task<Status> StoreCore::read_piece(VolumePtr volume, uint64_t offset, Bytes into
     }
   }
   status = co_await transfer(std::move(segments));
+  if (status && !to_verify.empty())
+    status = co_await verify(*volume, to_verify);
   end_io(entry);
   OBRAZ_CO_TRY(status);
   if (direct)
@@ -318,6 +324,9 @@ Task<Status> StoreCore::plan(Window& w) {
       if (view.leaf)
         piece.slot = view.leaf->slot(disk::slot_index(cluster, 0));
       piece.mask = mask_of(unsigned(block % kBlocksPerCluster), unsigned(end - 1) % kBlocksPerCluster + 1);
+      if (view.leaf && piece.slot.own && state.is_summed(piece.slot.own) &&
+          state.cluster_count(piece.slot.own) == 1)
+        marks::hit(Mark::last_owner_redirected);
       piece.kind = write_kind(piece.slot, piece.mask, view.leaf && state.is_shared(view, piece.slot));
       piece.target = piece.slot.own;
       w.pieces.push_back(piece);
@@ -451,20 +460,33 @@ Task<Status> StoreCore::copy_own(Window& w) {
         if (mask >> block & 1)
           segments.push_back({cluster.value * kClusterSize + block * kBlockSize,
                               buffer.bytes().subspan(block * kBlockSize, kBlockSize), writing});
-      const Status status = co_await transfer(std::move(segments));
+      Status status = co_await transfer(std::move(segments));
+      // What has rotted is not given a new place, and with it the look of being whole.
+      for (unsigned block = 0; !writing && block < kBlocksPerCluster && status; ++block)
+        if ((mask >> block & 1) && state.is_summed(cluster)) {
+          const ToVerify part{cluster, piece.cluster.value * kClusterSize + block * kBlockSize,
+                              buffer.bytes().subspan(block * kBlockSize, kBlockSize)};
+          status = co_await verify(*w.volume, {&part, 1});
+        }
       OBRAZ_CO_TRY(status);
     }
   }
   co_return Status();
 }
 
-Task<Status> StoreCore::read_block(const Slot& slot, unsigned block, Bytes into) {
-  const PhysicalCluster place = slot.place(block);
+// `offset`: of the block in the volume.
+Task<Status> StoreCore::read_block(VolumeState& volume, const Slot& slot, uint64_t offset, Bytes into) {
+  const PhysicalCluster place = slot.place(unsigned(offset / kBlockSize % kBlocksPerCluster));
   if (!place) {
     std::ranges::fill(into, std::byte{0});
     co_return Status();
   }
-  co_return co_await data.read(place.value * kClusterSize + block * kBlockSize, into);
+  Status status = co_await data.read(place.value * kClusterSize + offset % kClusterSize, into);
+  if (status && state.is_summed(place)) {
+    const ToVerify part{place, offset, into};
+    status = co_await verify(volume, {&part, 1});
+  }
+  co_return status;
 }
 
 // The payload to its targets. Partial blocks at the ends are filled up with what the block holds now; the
@@ -491,8 +513,7 @@ Task<Status> StoreCore::move_data(Window& w) {
         OBRAZ_CHECK(used_ends < 2);
         AlignedBytes& bounce = ends[used_ends++];
         bounce = AlignedBytes(kBlockSize);
-        const Status status =
-            co_await read_block(piece.slot, unsigned((at - cluster_start) / kBlockSize), bounce.bytes());
+        const Status status = co_await read_block(*w.volume, piece.slot, block_start, bounce.bytes());
         OBRAZ_CO_TRY(status);
         std::copy_n(w.from.data() + (at - w.offset), block_end - at,
                     bounce.bytes().data() + (at - block_start));

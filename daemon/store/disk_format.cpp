@@ -10,6 +10,7 @@
 namespace obraz::disk {
 namespace {
 
+static_assert(sum_root_level(limits::kMaxDataSize / kClusterSize) <= kMaxSumLevel);
 constexpr uint64_t kMask48 = (uint64_t(1) << 48) - 1;
 
 // The 16 bytes every structure with a header begins with, and the UUID after them.
@@ -48,6 +49,11 @@ uint32_t page_checksum(const Uuid& uuid, Page page, uint32_t type, ConstBytes co
   return crc32c(content, crc32c(identity));
 }
 
+uint32_t block_checksum(ConstBytes block) {
+  const uint32_t sum = crc32c(block);
+  return sum != 0 ? sum : UINT32_MAX;
+}
+
 PageRef load_page_ref(const std::byte* at) {
   return {Page{load_le<uint64_t>(at)}, load_le<uint32_t>(at + 8)};
 }
@@ -74,6 +80,7 @@ void encode(const Superblock& s, Page at_page, Bytes page) {
   put_header(page, Superblock::kMagic, Superblock::kType, s.uuid);
   std::byte* p = page.data();
   store_le<uint64_t>(p + 32, at_page.value);
+  store_le<uint64_t>(p + 40, Superblock::kFeatureSums);
   store_le<uint64_t>(p + 48, s.features_read_only);
   store_le<uint64_t>(p + 56, s.features_ignore);
   store_le<uint64_t>(p + 64, s.generation);
@@ -93,6 +100,7 @@ void encode(const Superblock& s, Page at_page, Bytes page) {
     store_le<uint64_t>(at + 16, s.tables[i].length_bytes);
     at[24] = std::byte(s.tables[i].levels);
   }
+  store_page_ref(p + Superblock::kSumsOffset, s.sums);
   store_le<uint32_t>(p + 12, checksum_without_field(page));
 }
 
@@ -107,7 +115,7 @@ Result<Superblock> decode_superblock(ConstBytes page, Page at) {
     return fail(ErrorCode::corruption, "superblock: wrong type");
   if (load_le<uint16_t>(p + 10) != kVersion)
     return fail(ErrorCode::unsupported, "superblock: made by another version");
-  if (load_le<uint64_t>(p + 40) != 0)
+  if (load_le<uint64_t>(p + 40) & ~Superblock::kFeatureSums)
     return fail(ErrorCode::unsupported, "superblock: uses a feature this version does not have");
   if (load_le<uint64_t>(p + 48) != 0)
     return fail(ErrorCode::unsupported, "superblock: uses a feature this version may only read");
@@ -138,7 +146,10 @@ Result<Superblock> decode_superblock(ConstBytes page, Page at) {
     if (load_le<uint32_t>(root + 12) != 0 || !is_zero({root + 25, 7}))
       return fail(ErrorCode::corruption, "superblock: reserved bytes are not zero");
   }
-  if (!is_zero(page.subspan(Superblock::kEnd)))
+  s.sums = load_page_ref(p + Superblock::kSumsOffset);
+  if (load_le<uint32_t>(p + Superblock::kSumsOffset + 12) != 0 ||
+      (s.sums && !(load_le<uint64_t>(p + 40) & Superblock::kFeatureSums)) ||
+      !is_zero(page.subspan(Superblock::kEnd)))
     return fail(ErrorCode::corruption, "superblock: reserved bytes are not zero");
   return s;
 }

@@ -26,6 +26,20 @@ constexpr unsigned kSlotsPerNode = 256, kSlotSize = 16;
 constexpr unsigned kMaxLevel = 3;  // of a mapping's root
 static_assert(kSlotsPerNode * kSlotSize == kPageSize);
 
+// Nodes of the checksum tree have levels of their own, so that one cache and one kind of node serve both
+// trees.
+constexpr unsigned kSumLevel = 4;     // a node that holds checksums
+constexpr unsigned kMaxSumLevel = 7;  // of the root
+constexpr unsigned kSumSize = 4, kSumsPerCluster = 16, kClustersPerSumNode = 64;
+static_assert(kClustersPerSumNode * kSumsPerCluster * kSumSize == kPageSize);
+// Whether the slots of a node of this level are page references.
+constexpr bool has_children(unsigned level) {
+  return level != 0 && level != kSumLevel;
+}
+
+// An element of the tables of counts: a count, and whether checksums cover what is counted (section 4a).
+constexpr uint32_t kSummedBit = 0x80000000, kMaxCount = kSummedBit - 1;
+
 // What a page without header is; part of its checksum.
 constexpr uint32_t kTypeTablePage = 16;
 constexpr uint32_t type_of_node(unsigned level) {
@@ -43,6 +57,9 @@ struct PageRef {
 };
 
 uint32_t page_checksum(const Uuid& uuid, Page page, uint32_t type, ConstBytes content);
+
+// The checksum of a block of data: never 0, which stands for none.
+uint32_t block_checksum(ConstBytes block);
 
 PageRef load_page_ref(const std::byte* at);
 void store_page_ref(std::byte* at, const PageRef& ref);
@@ -64,8 +81,12 @@ struct Superblock {
   static constexpr uint16_t kType = 1;
   static constexpr uint32_t kFlagClean = 1;
   static constexpr size_t kTableRootsOffset = 144, kTableRootSize = 32,
-                          kEnd = kTableRootsOffset + kTables * kTableRootSize;
-  static_assert(kEnd == 304);
+                          kSumsOffset = kTableRootsOffset + kTables * kTableRootSize,
+                          kEnd = kSumsOffset + kSlotSize;
+  static_assert(kSumsOffset == 304);
+  // Features without which a store may not be opened. A store without the first is given it by its next
+  // checkpoint.
+  static constexpr uint64_t kFeatureSums = 1;
 
   Uuid uuid;
   uint64_t features_read_only = 0, features_ignore = 0;
@@ -76,6 +97,7 @@ struct Superblock {
   uint64_t pages = 0, clusters = 0;
   VolumeId next_volume{1};
   std::array<TableRoot, kTables> tables;
+  PageRef sums;  // root of the checksum tree
 
   // Where the generation is written first, and where its second copy goes once the first is durable.
   Page first_place() const { return Page{kSuperblockPages[generation % 2]}; }
@@ -176,6 +198,23 @@ constexpr unsigned root_level(uint64_t size_bytes) {
   while (clusters_per_node(level) * kClusterSize < size_bytes)
     ++level;
   return level;
+}
+// The same of the checksum tree.
+constexpr uint64_t clusters_per_sum_node(unsigned level) {
+  return uint64_t(kClustersPerSumNode) << (8 * (level - kSumLevel));
+}
+constexpr unsigned sum_root_level(uint64_t clusters) {
+  unsigned level = kSumLevel;
+  while (clusters_per_sum_node(level) < clusters)
+    ++level;
+  return level;
+}
+// Of a node of either tree: the clusters that it, or one slot of it, is about.
+constexpr uint64_t clusters_of_node(unsigned level) {
+  return level >= kSumLevel ? clusters_per_sum_node(level) : clusters_per_node(level);
+}
+constexpr uint64_t clusters_of_slot(unsigned level) {
+  return has_children(level) ? clusters_of_node(level - 1) : 1;
 }
 static_assert(root_level(16u << 20) == 0 && root_level((16u << 20) + 1) == 1 &&
               root_level(uint64_t(1) << 40) == 2);

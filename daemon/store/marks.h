@@ -34,7 +34,11 @@ namespace obraz::marks {
   X(delete_under_write) X(revert_under_trim) X(snapshot_waited_for_write)                         \
   /* memory and space */                                                                          \
   X(node_evicted) X(node_reloaded) X(load_shared) X(waited_for_pages) X(waited_for_dirty_nodes)   \
-  X(waited_for_clusters) X(store_full) X(slab_grown) X(slab_given_back)
+  X(waited_for_clusters) X(store_full) X(slab_grown) X(slab_given_back)                           \
+  /* checksums of data */                                                                         \
+  X(volume_summed) X(summing_outlived) X(node_no_longer_summed)     \
+  X(old_checksum_erased) X(summed_cluster_used_again_in_replay) X(read_verified)                  \
+  X(last_owner_redirected) X(scrub_passed)
 // clang-format on
 
 enum class Mark : uint8_t {

@@ -1,5 +1,5 @@
-// NodeCache: mapping nodes in memory, by page. Loads them on demand, verified; forgets clean ones, least
-// recently used first; keeps changed ones until a checkpoint has written them.
+// NodeCache: nodes of mappings and of the checksum tree in memory, by page. Loads them on demand, verified;
+// forgets clean ones, least recently used first; keeps changed ones until a checkpoint has written them.
 //
 // Invariants: a node's page is its identity. clean = the device has it; dirty = made or changed since the
 // last freeze, no checkpoint names its page; frozen = part of the checkpoint being written, its content does
@@ -36,6 +36,9 @@ struct Node {
   void set_slot(unsigned index, const Slot& slot) {
     disk::store_slot(content + index * disk::kSlotSize, slot);
   }
+  // Of a node of the checksum tree; `index` counts the checksums of the page.
+  uint32_t sum(unsigned index) const { return load_le<uint32_t>(content + index * disk::kSumSize); }
+  void set_sum(unsigned index, uint32_t sum) { store_le<uint32_t>(content + index * disk::kSumSize, sum); }
   void set_child(unsigned index, const disk::PageRef& ref) {
     disk::store_page_ref(content + index * disk::kSlotSize, ref);
   }

@@ -26,7 +26,9 @@ State::State(Executor& executor, Device& meta, const disk::Superblock& superbloc
       cache_(executor, meta, superblock.uuid, {first_page_, page_count_, cluster_count_}, cache_nodes),
       clusters_(1, superblock.clusters, slab_clusters),
       pages_(first_page_, superblock.pages, limits::kPageSlabSize / kPageSize),
-      next_volume_(superblock.next_volume) {}
+      next_volume_(superblock.next_volume),
+      sum_root_(superblock.sums),
+      sum_root_level_(disk::sum_root_level(superblock.clusters)) {}
 
 // --- looking
 // ---------------------------------------------------------------------------------------------------------
@@ -175,33 +177,35 @@ Page State::allocate_page() {
 // freed.
 void State::add_page_reference(Page page) {
   auto& counts = tables_[disk::kPageCounts];
-  const uint32_t count = counts.u32(page.value);
-  if (count == UINT32_MAX)
+  const uint32_t count = page_count(page);
+  if (count == disk::kMaxCount)
     inconsistent_ = true;
   else
-    counts.set_u32(page.value, count + 1);
+    counts.set_u32(page.value, counts.u32(page.value) + 1);
 }
 
 bool State::drop_page_reference(Page page) {
   auto& counts = tables_[disk::kPageCounts];
-  const uint32_t count = counts.u32(page.value);
+  const uint32_t count = page_count(page);
   if (count == 0) {
     inconsistent_ = true;
     return false;
   }
-  if (count < UINT32_MAX)
-    counts.set_u32(page.value, count - 1);
+  if (count == 1)
+    counts.set_u32(page.value, 0);
+  else if (count < disk::kMaxCount)
+    counts.set_u32(page.value, counts.u32(page.value) - 1);
   return count == 1;
 }
 
 void State::add_cluster_reference(PhysicalCluster cluster) {
   auto& counts = tables_[disk::kClusterCounts];
-  const uint32_t count = counts.u32(cluster.value);
-  if (count == UINT32_MAX) {
+  const uint32_t count = cluster_count(cluster);
+  if (count == disk::kMaxCount) {
     inconsistent_ = true;
     return;
   }
-  counts.set_u32(cluster.value, count + 1);
+  counts.set_u32(cluster.value, counts.u32(cluster.value) + 1);
   if (count == 0) {
     clusters_.claim(cluster.value);
     ++used_clusters_;
@@ -212,14 +216,15 @@ void State::add_cluster_reference(PhysicalCluster cluster) {
 
 void State::drop_cluster_reference(PhysicalCluster cluster) {
   auto& counts = tables_[disk::kClusterCounts];
-  const uint32_t count = counts.u32(cluster.value);
+  const uint32_t count = cluster_count(cluster);
   if (count == 0) {
     inconsistent_ = true;
     return;
   }
-  if (count < UINT32_MAX)
-    counts.set_u32(cluster.value, count - 1);
+  if (count < disk::kMaxCount)
+    counts.set_u32(cluster.value, counts.u32(cluster.value) - 1);
   if (count == 1) {
+    end_summing(cluster);
     clusters_.release(cluster.value);
     --used_clusters_;
   } else if (count == 2) {
@@ -284,7 +289,10 @@ Node& State::make_private(PageRef& ref, unsigned level, std::vector<Drop>& drops
   }
   Node* old = node(ref, level);
   OBRAZ_CHECK(old);
-  if (page_count(ref.page) > 1) {  // copied: the children gain a reference each
+  const bool shared = page_count(ref.page) > 1;
+  if (shared && level > disk::kMaxLevel)
+    inconsistent_ = true;                    // a node of the checksum tree has one parent
+  if (shared && level <= disk::kMaxLevel) {  // copied: the children gain a reference each
     marks::hit(Mark::node_copied);
     const Page page = allocate_page();
     Node& copy = cache_.create(page, level, old);
@@ -304,8 +312,13 @@ Node& State::make_private(PageRef& ref, unsigned level, std::vector<Drop>& drops
     ref = {page, 0};
     return copy;
   }
-  if (old->state == Node::State::dirty)
+  if (old->state == Node::State::dirty) {
+    if (is_summed(ref.page)) {  // it changes, so this may not be so any more
+      marks::hit(Mark::node_no_longer_summed);
+      tables_[disk::kPageCounts].set_u32(ref.page.value, page_count(ref.page));
+    }
     return *old;
+  }
   // Moved: the old page belongs to a checkpoint; the count goes along.
   marks::hit(old->state == Node::State::frozen ? Mark::frozen_node_moved : Mark::node_moved);
   const Page page = allocate_page();
@@ -359,6 +372,10 @@ void State::apply_one(const MapRecord& r, std::vector<Drop>& drops) {
   const auto names = [](const Slot& slot, PhysicalCluster cluster) {
     return slot.own == cluster || slot.base == cluster;
   };
+  // A new own has been written just now. In a replay it may have been something else until then, and have
+  // kept its count.
+  if (r.slot.own && !names(old, r.slot.own))
+    end_summing(r.slot.own);
   for (PhysicalCluster cluster : {r.slot.own, r.slot.base})
     if (cluster && !names(old, cluster))
       add_cluster_reference(cluster);
@@ -604,7 +621,7 @@ FrozenState State::freeze(const std::vector<Drop*>& pending) {
   // Leaves first: whatever names a node made since the last freeze was itself made or changed since then, so
   // all such references are in these nodes, in changed volumes, in dead_ and in the pending drops.
   for (Node* node : frozen.nodes) {
-    for (unsigned i = 0; node->level > 0 && i < disk::kSlotsPerNode; ++i)
+    for (unsigned i = 0; disk::has_children(node->level) && i < disk::kSlotsPerNode; ++i)
       if (PageRef child = node->child(i)) {
         patch_checksum(child);
         node->set_child(i, child);
@@ -623,6 +640,9 @@ FrozenState State::freeze(const std::vector<Drop*>& pending) {
         tables_[disk::kVolumes].edit(volume->entry * disk::kVolumeEntrySize, disk::kVolumeEntrySize));
   }
   changed_volumes_.clear();
+  if (sum_root_)
+    patch_checksum(sum_root_);
+  frozen.sums = sum_root_;
 
   // Counts without the pending drops; nodes that have no other reference are on the frozen list of drops.
   std::map<uint64_t, uint32_t> fewer_clusters, fewer_pages;
@@ -657,7 +677,8 @@ FrozenState State::freeze(const std::vector<Drop*>& pending) {
     for (auto it = fewer.lower_bound(page_index * kCountsPerPage);
          it != fewer.end() && it->first < (page_index + 1) * kCountsPerPage; ++it) {
       std::byte* at = &content[(it->first % kCountsPerPage) * 4];
-      store_le<uint32_t>(at, load_le<uint32_t>(at) - it->second);
+      const uint32_t left = load_le<uint32_t>(at) - it->second;
+      store_le<uint32_t>(at, left & disk::kMaxCount ? left : 0);
     }
   };
   for (const auto& [cluster, fewer] : fewer_clusters)
@@ -700,13 +721,16 @@ Status State::adopt_tables() {
     return fail(ErrorCode::corruption, kBad);
   for (uint64_t cluster = 1; cluster < cluster_count_; ++cluster)
     if (const uint32_t count = cluster_counts.u32(cluster); count > 0) {
+      if (count == disk::kSummedBit)
+        return fail(ErrorCode::corruption, kBad);
       clusters_.claim(cluster);
       ++used_clusters_;
-      shared_clusters_ += count > 1;
+      shared_clusters_ += cluster_count({cluster}) > 1;
+      summed_clusters_ += is_summed(PhysicalCluster{cluster});
     }
   for (uint64_t page = 0; page < page_count_; ++page)
-    if (page_counts.u32(page) > 0) {
-      if (page < first_page_)
+    if (const uint32_t count = page_counts.u32(page); count > 0) {
+      if (page < first_page_ || count == disk::kSummedBit)
         return fail(ErrorCode::corruption, kBad);
       pages_.claim(page);
     }
@@ -750,6 +774,9 @@ Status State::adopt_tables() {
         (entry->root && (entry->root.page.value < first_page_ || entry->root.page.value >= page_count_)))
       return fail(ErrorCode::corruption, kBad);
   }
+  if (sum_root_ && (sum_root_.page.value < first_page_ || sum_root_.page.value >= page_count_ ||
+                    page_count(sum_root_.page) != 1))
+    return fail(ErrorCode::corruption, kBad);
   const Table& resources = tables_[disk::kResources];
   const uint64_t cells = resources.length_bytes() / disk::kResourceCellSize;
   for (uint64_t cell = 0; cell < cells;) {

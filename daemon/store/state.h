@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -69,6 +70,7 @@ struct FrozenState {
   std::vector<Image> images;  // table and index pages
   std::vector<Page> retired;  // free once this checkpoint is durable
   std::array<disk::TableRoot, disk::kTables> tables;
+  disk::PageRef sums;
   VolumeId next_volume;
 };
 
@@ -90,13 +92,52 @@ class State {
   // The node of a reference when it is in memory.
   Node* node(disk::PageRef ref, unsigned level);
   uint32_t cluster_count(PhysicalCluster cluster) const {
-    return tables_[disk::kClusterCounts].u32(cluster.value);
+    return tables_[disk::kClusterCounts].u32(cluster.value) & disk::kMaxCount;
   }
-  uint32_t page_count(Page page) const { return tables_[disk::kPageCounts].u32(page.value); }
-  // The slot's own cluster is reachable from elsewhere.
+  uint32_t page_count(Page page) const {
+    return tables_[disk::kPageCounts].u32(page.value) & disk::kMaxCount;
+  }
+  // The slot's own cluster may not be written: it is reachable from elsewhere, or it has checksums.
   bool is_shared(const LeafView& view, const Slot& slot) const {
-    return view.shared || (slot.own && cluster_count(slot.own) > 1);
+    return view.shared || (slot.own && (cluster_count(slot.own) > 1 || is_summed(slot.own)));
   }
+
+  // --- checksums of data (state_sums.cpp; docs/disk-format.md, section 4a)
+  // ------------------------------------------------------------------------------------------------------
+  // The cluster is not written any more until its last reference is gone.
+  bool is_summed(PhysicalCluster cluster) const {
+    return tables_[disk::kClusterCounts].u32(cluster.value) & disk::kSummedBit;
+  }
+  // Every block that is shown below the node has a checksum.
+  bool is_summed(Page node) const { return tables_[disk::kPageCounts].u32(node.value) & disk::kSummedBit; }
+  // The node that holds the cluster's checksums.
+  struct SumView {
+    std::optional<Missing> missing;  // load it and look again
+    const Node* node = nullptr;      // nullptr: absent, so all are 0
+    unsigned first = 0;              // index of block 0's
+    uint32_t of(unsigned block) const { return node ? node->sum(first + block) : 0; }
+  };
+  SumView sums_of(PhysicalCluster cluster);
+  disk::PageRef sum_root() const { return sum_root_; }
+  unsigned sum_root_level() const { return sum_root_level_; }
+  // The cluster is summed from now on. checksums: by block; those that are 0 leave what there is.
+  // Precondition: the cluster is in use, sums_of() misses nothing, and kPagesPerSum pages are free.
+  void set_sums(PhysicalCluster cluster, std::span<const uint32_t, kBlocksPerCluster> checksums);
+  // All below is summed: the node is a leaf, or its children are.
+  void set_summed(Page node);
+  bool children_summed(const Node& node) const;
+  static constexpr unsigned kPagesPerSum = disk::kMaxSumLevel - disk::kSumLevel + 1;
+  uint64_t summed_clusters() const { return summed_clusters_; }
+  // Blocks that were found not to fit their checksums, by cluster, until the cluster is freed or found whole
+  // again; at most kMaxBadClusters.
+  struct BadCluster {
+    VolumeId volume;    // through which it was found
+    VirtualCluster at;  // its place there
+    uint16_t blocks = 0;
+  };
+  const std::map<PhysicalCluster, BadCluster>& bad_clusters() const { return bad_clusters_; }
+  bool report_bad(PhysicalCluster cluster, const BadCluster& bad);  // whether the cluster is a new one
+  void report_whole(PhysicalCluster cluster) { bad_clusters_.erase(cluster); }
 
   // --- changes
   // ------------------------------------------------------------------------------------------------------
@@ -180,6 +221,8 @@ class State {
   bool drop_page_reference(Page page);  // true when it was the last
   void add_cluster_reference(PhysicalCluster cluster);
   void drop_cluster_reference(PhysicalCluster cluster);
+  void end_summing(PhysicalCluster cluster);
+  Node& private_sums(PhysicalCluster cluster);
   void free_node_page(Page page);
   void erase_cells(const ResourcePlace& place);
   void write_cells(const std::string& key, const std::string& value);
@@ -200,7 +243,10 @@ class State {
   std::vector<disk::DropEntry> dead_, unreadable_dead_;
   std::vector<Page> retired_;
   VolumeId next_volume_{1};
-  uint64_t used_clusters_ = 0, shared_clusters_ = 0;
+  uint64_t used_clusters_ = 0, shared_clusters_ = 0, summed_clusters_ = 0;
+  disk::PageRef sum_root_;
+  std::map<PhysicalCluster, BadCluster> bad_clusters_;
+  const unsigned sum_root_level_;
   bool inconsistent_ = false;
 };
 

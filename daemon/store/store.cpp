@@ -192,8 +192,10 @@ Result<Volume> Store::open_volume(VolumeId id) {
 
 namespace {
 
-VolumeInfo info_of(const VolumeState& volume) {
-  return {volume.id, volume.kind, volume.size_bytes, volume.damaged};
+VolumeInfo info_of(const State& state, const VolumeState& volume) {
+  const bool summed =
+      volume.kind == VolumeKind::frozen && (!volume.root || state.is_summed(volume.root.page));
+  return {volume.id, volume.kind, volume.size_bytes, volume.damaged, summed};
 }
 
 }  // namespace
@@ -201,7 +203,7 @@ VolumeInfo info_of(const VolumeState& volume) {
 std::vector<VolumeInfo> Store::volumes() const {
   std::vector<VolumeInfo> out;
   for (const auto& [id, volume] : core_->state.volumes())
-    out.push_back(info_of(*volume));
+    out.push_back(info_of(core_->state, *volume));
   return out;
 }
 
@@ -209,7 +211,7 @@ Result<VolumeInfo> Store::volume_info(VolumeId id) const {
   const auto volume = core_->state.find_volume(id);
   if (!volume)
     return fail(ErrorCode::not_found, "no such volume");
-  return info_of(*volume);
+  return info_of(core_->state, *volume);
 }
 
 const std::vector<std::pair<std::string, std::string>> Store::resources() const {
@@ -249,6 +251,20 @@ Task<Result<Store::Usage>> Store::usage(Volume volume) {
   co_return co_await core_->usage(volume.state_);
 }
 
+std::vector<DataDamage> Store::data_damage() const {
+  std::vector<DataDamage> out;
+  for (const auto& [cluster, bad] : core_->state.bad_clusters())
+    for (unsigned block = 0; block < kBlocksPerCluster; ++block) {
+      if (!(bad.blocks >> block & 1))
+        continue;
+      if (block > 0 && bad.blocks >> (block - 1) & 1)
+        out.back().length_bytes += kBlockSize;
+      else
+        out.push_back({bad.volume, bad.at.value * kClusterSize + block * kBlockSize, kBlockSize, cluster});
+    }
+  return out;
+}
+
 // --- status
 // ----------------------------------------------------------------------------------------------------------
 
@@ -270,7 +286,9 @@ SpaceInfo Store::space() const {
 StoreHealth Store::health() const {
   if (!core_->failure.empty())
     return StoreHealth::failed;
-  return core_->damaged_events > 0 || core_->state.inconsistent() ? StoreHealth::damaged : StoreHealth::ok;
+  return core_->damaged_events > 0 || core_->state.inconsistent() || !core_->state.bad_clusters().empty()
+             ? StoreHealth::damaged
+             : StoreHealth::ok;
 }
 
 std::string Store::health_reason() const {
@@ -280,6 +298,11 @@ std::string Store::health_reason() const {
   for (const auto& [id, volume] : core_->state.volumes())
     if (volume->damaged)
       damaged += (damaged.empty() ? "damaged volumes: " : ", ") + std::to_string(id.value);
+  if (const auto bad = data_damage(); !bad.empty())
+    damaged += (damaged.empty() ? "" : "; ") + std::string("data that does not fit its checksums: volume ") +
+               std::to_string(bad.front().volume.value) + ", " + std::to_string(bad.front().length_bytes) +
+               " bytes at offset " + std::to_string(bad.front().offset) +
+               (bad.size() > 1 ? ", and " + std::to_string(bad.size() - 1) + " other places" : "");
   if (core_->state.inconsistent())
     damaged += (damaged.empty() ? "" : "; ") + std::string("counts contradict the trees");
   if (damaged.empty() && core_->damaged_events > 0)
@@ -290,6 +313,8 @@ std::string Store::health_reason() const {
 StoreStats Store::stats() const {
   StoreStats stats = core_->counters;
   const NodeCache& cache = core_->state.cache();
+  stats.summed_bytes = core_->state.summed_clusters() * kClusterSize;
+  stats.volumes_to_sum = core_->volumes_to_sum();
   stats.nodes_cached = cache.size();
   stats.nodes_dirty = cache.dirty_count() + cache.frozen_count();
   stats.node_loads = cache.loads();

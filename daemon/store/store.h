@@ -33,6 +33,10 @@ struct StoreOptions {
   uint64_t reclaim_pause_us = 1'000;        // between steps of the reclaimer
   unsigned reclaim_step_nodes = 16;         // nodes dropped in one step
   uint64_t slab_bytes = limits::kSlabSize;  // data preallocated at a time
+  // Bytes read per second; 0: not at all.
+  uint64_t sum_bytes_per_s = limits::kDefaultSumRate;                           // to checksum what was frozen
+  uint64_t scrub_bytes_per_s = limits::kDefaultScrubRate;                       // to verify it again
+  uint64_t scrub_interval_us = limits::kDefaultScrubDays * 86'400 * 1'000'000;  // from start to start
 };
 
 class StoreCore;
@@ -85,6 +89,9 @@ class Store {
     uint64_t mapped_bytes = 0, exclusive_bytes = 0;
   };
   Task<Result<Usage>> usage(Volume volume);
+
+  // Blocks of frozen data that were found not to fit their checksums; kMaxBadClusters clusters at most.
+  std::vector<DataDamage> data_damage() const;
 
   SpaceInfo space() const;
   StoreHealth health() const;

@@ -34,7 +34,8 @@ struct VolumeInfo {
   VolumeId id;
   VolumeKind kind = VolumeKind::disk;
   uint64_t size_bytes = 0;
-  bool damaged = false;  // metadata it reaches is unreadable; parts of it answer EIO
+  bool damaged = false;  // what it needs is unreadable or does not verify; parts of it answer EIO
+  bool summed = false;   // frozen, and every block of it has a checksum
 };
 
 // A run of bytes of a volume.
@@ -88,6 +89,13 @@ struct SpaceInfo {
   uint64_t reclaim_queue = 0;                          // subtrees still to drop
 };
 
+// A run of bytes that does not verify, or cannot be read where it was to be verified.
+struct DataDamage {
+  VolumeId volume;  // through which it was found; others may show the same bytes
+  uint64_t offset = 0, length_bytes = 0;
+  PhysicalCluster cluster;
+};
+
 enum class StoreHealth : uint8_t {
   ok,
   damaged,
@@ -99,6 +107,9 @@ struct StoreStats {
   uint64_t nodes_cached = 0, nodes_dirty = 0, node_loads = 0, node_evictions = 0;
   uint64_t writes_in_place = 0, writes_first = 0, writes_allocating = 0, writes_to_base = 0,
            writes_copying = 0;
+  uint64_t summed_bytes = 0, volumes_to_sum = 0;     // clusters with checksums; volumes that wait for theirs
+  uint64_t verified_bytes = 0, checksum_errors = 0;  // by reads; blocks, by reads and scrubs
+  uint64_t scrub_passes = 0, scrubbed_bytes = 0;     // whole passes; bytes of all passes since the opening
   uint64_t journal_bytes_used = 0, journal_bytes_total = 0, replayed_records = 0;
 };
 

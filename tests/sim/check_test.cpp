@@ -53,14 +53,19 @@ Task<void> put_twice(World& w) {
 
 class Check : public testing::Test {
  protected:
+  explicit Check(uint64_t sum_rate = 0) : summing(sum_rate) {}
   void SetUp() override {
-    world = std::make_unique<World>(WorldOptions{});
+    WorldOptions options;
+    options.store.sum_bytes_per_s = summing;
+    world = std::make_unique<World>(options);
     ASSERT_TRUE(world->open());
     world->loop.run(fill(*world, made));
     world->close();
     ASSERT_EQ(world->problem(), "");
     read_superblock();
   }
+
+  const uint64_t summing;  // bytes per second; 0: the store has no checksums of data
 
   // --- surgery
   void read_superblock() {

@@ -10,6 +10,7 @@
 
 #include "sim/world.h"
 #include "store/check.h"
+#include "store/core.h"
 
 namespace obraz::test {
 namespace {
@@ -87,6 +88,9 @@ class History {
     options.store.reclaim_pause_us = pick({0, 10, 1'000});
     options.store.reclaim_step_nodes = unsigned(pick({1, 2, 16}));
     options.store.slab_bytes = pick({1, 4}) * limits::MiB;
+    options.store.sum_bytes_per_s = pick({0, 64 * limits::MiB, limits::TiB, limits::TiB});
+    options.store.scrub_bytes_per_s = pick({0, 0, limits::GiB});
+    options.store.scrub_interval_us = pick({10'000, 1'000'000});
     if (options.meta_bytes && random_() % 2 == 0) {  // few checkpoints, so that much is replayed
       options.journal_bytes = 4 * limits::MiB;
       options.store.dirty_nodes = 1024;
@@ -193,13 +197,15 @@ class History {
     recover();
     const uint64_t node_pages = world_.meta.size_bytes() / kBlockSize;
     const uint64_t first = 256 + world_.options.journal_bytes / kBlockSize;
-    const uint64_t lie = random_() % 3;
-    if (lie != 0)
+    const uint64_t lie = random_() % 4;
+    const bool data_rots = lie == 3;
+    if (lie == 1 || lie == 2)
       world_.meta.lie(lie == 1 ? SimDevice::Lie::lost : SimDevice::Lie::misdirected, 1 + random_() % 40,
                       first * kBlockSize, node_pages * kBlockSize);
     world_.say(fmt::format("DAMAGE: {}", lie == 0   ? "pages rot"
                                          : lie == 1 ? "a lost write"
-                                                    : "a misdirected write"));
+                                         : lie == 2 ? "a misdirected write"
+                                                    : "data rots"));
     live();
     end_life();
     if (!world_.problem().empty())
@@ -213,8 +219,11 @@ class History {
         world_.meta.corrupt(used[random_() % used.size()] * kBlockSize + random_() % 8 * kSectorSize,
                             kSectorSize);
     }
+    if (data_rots && !world_.loop.run(rot_data()))
+      return;
     // The checker ends, whatever it finds.
-    const auto report = world_.loop.run(check_store(world_.loop, world_.meta, world_.data, CheckOptions{}));
+    const auto report = world_.loop.run(
+        check_store(world_.loop, world_.meta, world_.data, CheckOptions{.read_data = data_rots}));
     const bool noticed = !report || !report->clean();
     auto opened = world_.loop.run(Store::open(world_.loop, world_.meta, world_.data, world_.options.store));
     if (!opened) {
@@ -230,6 +239,34 @@ class History {
       world_.fail("reads failed, and the checker found nothing");
     if (found.errors > 0 && world_.store->health() != StoreHealth::damaged)
       world_.fail("reads failed, and the store calls itself healthy");
+  }
+
+  // Blocks that have checksums lose a sector. Whether there were any.
+  Task<bool> rot_data() {
+    const auto core = co_await StoreCore::load(world_.loop, world_.meta, world_.data, world_.options.store);
+    if (!core) {
+      world_.fail("what a crash left cannot be loaded: " + describe(core.error()));
+      co_return false;
+    }
+    State& state = (*core)->state;
+    std::vector<uint64_t> blocks;
+    for (PhysicalCluster cluster{1}; cluster.value < (*core)->superblock.clusters; ++cluster.value) {
+      if (!state.is_summed(cluster))
+        continue;
+      auto sums = state.sums_of(cluster);
+      for (; sums.missing; sums = state.sums_of(cluster)) {
+        const Status loaded = co_await state.cache().load(sums.missing->ref, sums.missing->level);
+        OBRAZ_CHECK(loaded.has_value());
+      }
+      for (unsigned block = 0; block < kBlocksPerCluster; ++block)
+        if (sums.of(block) != 0)
+          blocks.push_back(cluster.value * kBlocksPerCluster + block);
+    }
+    for (uint64_t i = random_() % 3 + 1; i-- > 0 && !blocks.empty();)
+      world_.data.corrupt(blocks[random_() % blocks.size()] * kBlockSize + random_() % 8 * kSectorSize,
+                          kSectorSize);
+    tally_.rotten += !blocks.empty();
+    co_return !blocks.empty();
   }
 
   // One life: clients at work until they have done enough or the power goes.
@@ -252,8 +289,9 @@ class History {
     if (by_operation || random_() % 3 == 0) {
       world_.loop.join();
     } else {  // at a random moment
-      const uint64_t end = world_.requests + random_() % enough;
-      world_.loop.run_until([&] { return world_.requests >= end || world_.down(); });
+      const uint64_t end = ends_at_ - random_() % enough;
+      if (!world_.loop.run_until([&] { return world_.requests >= end || world_.down(); }))
+        world_.fail("the clients wait, and nothing will ever wake them");
     }
   }
 

@@ -11,7 +11,7 @@ namespace obraz::test {
 
 struct HistoryTally {
   uint64_t histories = 0, requests = 0, power_cuts = 0, kills = 0, recoveries = 0, checks = 0, errors = 0,
-           damages = 0;
+           damages = 0, rotten = 0;
 };
 
 // What was wrong, with the trace of what was done; empty when nothing was.

@@ -58,7 +58,8 @@ MUTATIONS = {
         "journal.free_up_to(frozen_->superblock.journal_position);\n  status = co_await write_checkpoint(*frozen_);",
         RANDOM),
     "pending drops are counted in the checkpoint": (
-        "state.cpp", "store_le<uint32_t>(at, load_le<uint32_t>(at) - it->second);", "static_cast<void>(at);", RANDOM),
+        "state.cpp", "const uint32_t left = load_le<uint32_t>(at) - it->second;",
+        "const uint32_t left = load_le<uint32_t>(at);", RANDOM),
     "pending drops keep an old checksum": (
         "state.cpp", "patch_checksum(drop->node);", "", RANDOM),
     # journal and recovery
@@ -96,6 +97,30 @@ MUTATIONS = {
     "a snapshot does not wait for writes in flight": (
         "core.cpp", "co_await source->writes.wait_until_past(mark);", "static_cast<void>(mark);",
         tests("SnapshotWait.*")),
+    # checksums of data
+    "what is read is not verified": (
+        "data_path.cpp", "if (status && !to_verify.empty())", "if (false)", tests("Integrity.*")),
+    "the bounded copy does not verify what it copies": (
+        "data_path.cpp", "!writing && block < kBlocksPerCluster && status;", "false;", tests("Integrity.*")),
+    "a partial write does not verify the rest of the block": (
+        "data_path.cpp", "if (status && state.is_summed(place)) {", "if (false) {", tests("Integrity.*")),
+    "the last owner writes to a summed cluster": (
+        "state.h", " || is_summed(slot.own)", "", RANDOM),
+    "a cluster that is used again keeps its checksums in a replay": (
+        "state.cpp", "if (r.slot.own && !names(old, r.slot.own))\n    end_summing(r.slot.own);", "", RANDOM),
+    "a freed cluster stays summed": (
+        "state.cpp", "if (count == 1) {\n    end_summing(cluster);", "if (count == 1) {", RANDOM),
+    "the checksums of a deleted volume are stored": (
+        "integrity.cpp", "if (volume->deleted)\n      co_return status;\n    if (state.cluster_count",
+        "if (state.cluster_count", RANDOM),
+    "checksums of a cluster's last life are kept": (
+        "state_sums.cpp", "if (checksums[block] != 0 || fresh) {", "if (checksums[block] != 0) {", RANDOM),
+    "a node that changes still counts as summed": (
+        "state.cpp", "if (is_summed(ref.page)) {", "if (false) {", tests("Integrity.*")),
+    "a cluster is free and summed in the checkpoint": (
+        "state.cpp", "left & disk::kMaxCount ? left : 0", "left", RANDOM),
+    "the scrub compares nothing": (
+        "integrity.cpp", "status = co_await verify(*volume, {&part, 1});", "status = Status();", tests("Scrub.*")),
     # space
     "tables grow without being admitted": (
         "state.cpp", "constexpr uint64_t kElement = 2 * 2;", "return 0;\n  constexpr uint64_t kElement = 2 * 2;",
@@ -148,7 +173,7 @@ def attempt(build, name):
     with tempfile.TemporaryDirectory(prefix="obraz-mutation-") as folder:
         where = pathlib.Path(folder)
         changed = source.replace(text, replacement)
-        if file.endswith(".h"):  # slot.h: the one source that uses it to decide
+        if file.endswith(".h"):  # the one source that uses slot.h, or what is inline in state.h, to decide
             (where / "store").mkdir()
             (where / "store" / file).write_text(changed)
             sources = ["data_path.cpp"]

@@ -119,6 +119,7 @@ int simulate(uint64_t first, uint64_t last, unsigned jobs, bool all_marks) {
   print_tally("runs of the checker", &HistoryTally::checks, workers);
   print_tally("errors of devices", &HistoryTally::errors, workers);
   print_tally("histories with damage", &HistoryTally::damages, workers);
+  print_tally("histories with rotten data", &HistoryTally::rotten, workers);
   for (size_t mark = 0; mark < marks::kCount; ++mark) {
     unsigned long long sum = 0;
     for (const Worker* worker : workers)

@@ -24,7 +24,7 @@ struct WorldOptions {
   uint64_t data_bytes = limits::kMinDataSize;
   uint64_t journal_bytes = limits::kMinJournalSize;
   uint64_t meta_bytes = 0;  // 0: as much as a store of this size is given
-  StoreOptions store{.slab_bytes = 1 << 20};
+  StoreOptions store{.slab_bytes = 1 << 20, .sum_bytes_per_s = limits::TiB, .scrub_bytes_per_s = 0};
   uint64_t max_latency_us = 50;
   double slow = 0;
   bool shuffle = false;

@@ -53,6 +53,7 @@ Superblock some_superblock() {
   s.next_volume = {12};
   for (unsigned i = 0; i < kTables; ++i)
     s.tables[i] = {{Page{1000 + i}, 0xc0 + i}, 100 * i, uint8_t(i % 2)};
+  s.sums = {Page{2000}, 0xd0};
   return s;
 }
 
@@ -66,7 +67,7 @@ TEST(Superblock, IsAsItsTableSays) {
   EXPECT_EQ(page[16], std::byte{0xa0});
   EXPECT_EQ(page[31], std::byte{0xaf});
   EXPECT_EQ(at<uint64_t>(page, 32), 16u) << "odd generations live on page 16";
-  EXPECT_EQ(at<uint64_t>(page, 40), 0u);
+  EXPECT_EQ(at<uint64_t>(page, 40), 1u) << "checksums of data";
   EXPECT_EQ(at<uint64_t>(page, 56), 0x44u);
   EXPECT_EQ(at<uint64_t>(page, 64), 7u);
   EXPECT_EQ(at<uint64_t>(page, 72), 5u);
@@ -86,7 +87,9 @@ TEST(Superblock, IsAsItsTableSays) {
     EXPECT_EQ(at<uint64_t>(page, 144 + 32 * i + 16), 100u * i);
     EXPECT_EQ(page[144 + 32 * i + 24], std::byte(i % 2));
   }
-  EXPECT_TRUE(is_zero(ConstBytes(page).subspan(304)));
+  EXPECT_EQ(at<uint64_t>(page, 304), 2000u);
+  EXPECT_EQ(at<uint32_t>(page, 312), 0xd0u);
+  EXPECT_TRUE(is_zero(ConstBytes(page).subspan(316)));
 }
 
 TEST(Superblock, IsReadBack) {
@@ -124,7 +127,8 @@ TEST(Superblock, ImpossibleFieldsAreRefused) {
     return read ? std::optional<ErrorCode>() : read.error().code;
   };
   EXPECT_EQ(with(64, 7), std::nullopt);  // as it was
-  EXPECT_EQ(with(40, 1), ErrorCode::unsupported);
+  EXPECT_EQ(with(40, 3), ErrorCode::unsupported);
+  EXPECT_EQ(with(40, 0), ErrorCode::corruption) << "checksums without the feature";
   EXPECT_EQ(with(48, 1), ErrorCode::unsupported);
   EXPECT_EQ(with(56, ~0ull), std::nullopt) << "features to ignore";
   EXPECT_EQ(with(96, 0x5001), ErrorCode::corruption) << "position";

@@ -43,8 +43,8 @@ std::string dump(const char* name, const SimImage& image, uint64_t size_bytes) {
   return out;
 }
 
-// A disk with a whole and a part of a cluster written, an image of it, a block written since, a trim; a
-// resource. The journal of the last changes stays behind.
+// A disk with two clusters written, an image of it, a block written since, and, when the image has its
+// checksums, a trim; a resource. The journal of the last changes stays behind.
 Task<Status> fill(Store* store) {
   const VolumeId disk = store->new_volume_id(), image = store->new_volume_id();
   Transaction first;
@@ -60,10 +60,13 @@ Task<Status> fill(Store* store) {
   second.push_back(CloneVolume{image, disk, VolumeKind::frozen, limits::kMinVolumeSize});
   status = co_await store->commit(std::move(second));
   OBRAZ_CO_TRY(status);
-  status = co_await volume.write(kClusterSize, ConstBytes(bytes).first(kBlockSize));
+  co_return co_await volume.write(kClusterSize, ConstBytes(bytes).first(kBlockSize));
+}
+
+Task<Status> change(Store* store) {
+  Status status = co_await store->checkpoint();
   OBRAZ_CO_TRY(status);
-  status = co_await store->checkpoint();
-  OBRAZ_CO_TRY(status);
+  Volume volume = *store->open_volume({1});
   status = co_await volume.discard(kClusterSize / 2, kClusterSize);
   OBRAZ_CO_TRY(status);
   co_return co_await volume.flush();
@@ -82,10 +85,14 @@ TEST(FormatDump, IsTheOneCheckedIn) {
                       dump("data", data.contents(), kDataBytes);
   // Nothing happens by time: what is written follows from what is asked for.
   auto store = loop.run(Store::open(
-      loop, meta, data, {.commit_interval_us = 1'000'000'000, .reclaim_pause_us = 1'000'000'000}));
+      loop, meta, data,
+      {.commit_interval_us = 1'000'000'000, .reclaim_pause_us = 1'000'000'000, .scrub_bytes_per_s = 0}));
   ASSERT_TRUE(store);
   const Status filled = loop.run(fill(store->get()));
   ASSERT_TRUE(filled) << describe(filled.error());
+  ASSERT_TRUE(loop.run_until([&] { return (*store)->volume_info({2})->summed; }));
+  const Status changed = loop.run(change(store->get()));
+  ASSERT_TRUE(changed) << describe(changed.error());
   loop.run((*store)->abandon());
   found += "# in use\n" + dump("meta", meta.contents(), meta_bytes);  // of `data`, the places are in `meta`
 
@@ -97,6 +104,44 @@ TEST(FormatDump, IsTheOneCheckedIn) {
   std::ifstream file(path);
   const std::string expected{std::istreambuf_iterator<char>(file), {}};
   EXPECT_EQ(found, expected);
+}
+
+// The same store as it was written before there were checksums of data. It opens, holds what it held, and has
+// checksums soon.
+TEST(FormatDump, AStoreOfBeforeChecksumsOpensAndGetsThem) {
+  SimImage meta_image, data_image;
+  std::ifstream file(std::string(OBRAZ_TEST_SOURCES) + "/unit/store/store_before_checksums.hex");
+  bool in_use = false;
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with('#')) {
+      in_use = line == "# in use";
+      if (in_use)
+        meta_image = {};  // all of it follows once more
+      continue;
+    }
+    std::array<std::byte, 32> bytes;
+    for (size_t i = 0; i < bytes.size(); ++i)
+      bytes[i] = std::byte(std::stoul(line.substr(14 + 2 * i, 2), nullptr, 16));
+    (line.starts_with("meta") ? meta_image : data_image)
+        .write(std::stoul(line.substr(5, 8), nullptr, 16), bytes);
+  }
+  ASSERT_TRUE(in_use);
+  SimLoop loop({.seed = 1});
+  const uint64_t meta_bytes = Store::meta_bytes_for(kDataBytes, kJournalBytes);
+  SimDevice meta(loop, {.size_bytes = meta_bytes, .name = "meta"}, meta_image);
+  SimDevice data(loop, {.size_bytes = kDataBytes, .name = "data"}, data_image);
+  const auto fresh = [&] { return Store::open(loop, meta, data, {.scrub_bytes_per_s = 0}); };
+  auto store = loop.run(fresh());
+  ASSERT_TRUE(store) << describe(store.error());
+  ASSERT_EQ((*store)->volumes().size(), 2u);
+  ASSERT_EQ((*store)->resources().size(), 1u);
+  ASSERT_TRUE(loop.run_until([&] { return (*store)->volume_info({2})->summed; }));
+  ASSERT_TRUE(loop.run((*store)->close()));
+  store = loop.run(fresh());
+  ASSERT_TRUE(store) << describe(store.error());
+  EXPECT_TRUE((*store)->volume_info({2})->summed);
+  EXPECT_EQ((*store)->stats().summed_bytes, 2 * kClusterSize);
+  ASSERT_TRUE(loop.run((*store)->close()));
 }
 
 }  // namespace
