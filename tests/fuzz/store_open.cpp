@@ -45,7 +45,9 @@ constexpr uint64_t kDataBytes = limits::kMinDataSize, kJournalBytes = limits::kM
 constexpr uint64_t kMetaBytes = 256 * kPageSize + kJournalBytes + 2 * MiB;
 constexpr StoreOptions kOptions{.node_cache_bytes = 48 * kPageSize,  // so that nodes are read again
                                 .reclaim_step_nodes = 1,
-                                .slab_bytes = MiB};
+                                .slab_bytes = MiB,
+                                .sum_bytes_per_s = limits::TiB,
+                                .scrub_bytes_per_s = limits::TiB};
 // Resumptions that one store may take from opening to closing, far above what any has needed.
 constexpr uint64_t kEnough = 400'000;
 
@@ -192,6 +194,7 @@ Devices build(bool closed) {
   auto store = run(loop, Store::open(loop, meta, data, options));
   OBRAZ_CHECK(store.has_value());
   must(run(loop, whole(fill_first(**store))));
+  OBRAZ_CHECK(loop.run_until([&] { return (*store)->stats().volumes_to_sum == 0; }));
   if (closed) {
     must(run(loop, (*store)->close()));
     return {meta.contents(), data.contents()};
@@ -333,6 +336,8 @@ class Reseal {
         const unsigned levels = unsigned(root[24]);
         mend(root, levels == 0 ? disk::kTypeTablePage : disk::type_of_index(levels - 1), id);
       }
+      mend(&page[Superblock::kSumsOffset],
+           disk::type_of_node(disk::sum_root_level(kDataBytes / kClusterSize)), disk::kTables);
       store_le<uint32_t>(&page[12], checksum_without_field(page));
       devices_.meta.write(at * kPageSize, page);
       if (newest_page.empty() || load_le<uint64_t>(&page[64]) > newest) {
@@ -374,7 +379,7 @@ class Reseal {
     };
     if (type > disk::kTypeTablePage)
       slots(type - 1);
-    else if (type < disk::kTypeTablePage && type > 0)
+    else if (type < disk::kTypeTablePage && disk::has_children(type))
       slots(type - 1);
     else if (type == disk::kTypeTablePage && table == disk::kVolumes)
       for (size_t at = 0; at < kPageSize; at += disk::kVolumeEntrySize)
@@ -576,7 +581,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   SimLoop loop;
   SimDevice meta(loop, {.size_bytes = kMetaBytes}, devices.meta);
   SimDevice label(loop, {.size_bytes = kDataBytes}, devices.data);
-  const auto checked = run(loop, check_store(loop, meta, label, CheckOptions{}));
+  const auto checked = run(loop, check_store(loop, meta, label, CheckOptions{.read_data = true}));
   OBRAZ_CHECK(checked || may_refuse(checked.error().code));
   const bool right = checked && checked->clean();
 
