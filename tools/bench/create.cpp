@@ -7,17 +7,14 @@
 // its being durable; the deletion that follows each is not timed. Medians are the thing to look at
 // (--benchmark_repetitions=9 --benchmark_report_aggregates_only=true).
 #include <benchmark/benchmark.h>
-#include <unistd.h>
 
 #include <chrono>
-#include <cstdio>
 #include <cstdlib>
 #include <optional>
 #include <string>
 
 #include "base/log.h"
-#include "io/file_device.h"
-#include "io/reactor.h"
+#include "harness.h"
 #include "store/store.h"
 
 namespace obraz {
@@ -47,31 +44,15 @@ class NullDevice final : public Device {
   std::array<std::byte, kBlockSize> label_{};
 };
 
-void must(const Status& status) {
-  if (status)
-    return;
-  std::fprintf(stderr, "bench_create: %s\n", describe(status.error()).c_str());
-  std::exit(1);
-}
+using bench::Harness;
+using bench::must;
 
 struct Bench {
-  std::unique_ptr<Reactor> reactor;
+  Harness harness;
   std::unique_ptr<FileDevice> meta;
   NullDevice data;
   std::unique_ptr<Store> store;
   VolumeId disks[2], images[2];  // of kSmall, of kLarge
-
-  static Task<void> keep(Bench& bench, Task<Status> task, Status& result) {
-    result = co_await std::move(task);
-    bench.reactor->stop();
-  }
-  void run(Task<Status> task) {
-    Status result;
-    Gate gate(*reactor);
-    gate.spawn(keep(*this, std::move(task), result));
-    reactor->run();
-    must(result);
-  }
 
   Task<Status> make_disk(VolumeId id, uint64_t mapped) {
     Transaction create;
@@ -104,7 +85,8 @@ struct Bench {
     Status status = co_await Store::format(*bench.meta, bench.data,
                                            {.uuid = Uuid::random(), .journal_bytes = kJournalBytes});
     OBRAZ_CO_TRY(status);
-    auto opened = co_await Store::open(*bench.reactor, *bench.meta, bench.data, {});
+    auto opened = co_await Store::open(bench.harness.reactor(), *bench.meta, bench.data,
+                                       {.sum_bytes_per_s = 0, .scrub_bytes_per_s = 0});
     OBRAZ_CO_TRY(opened);
     bench.store = std::move(*opened);
     for (unsigned i = 0; i < 2 && status; ++i) {
@@ -118,15 +100,15 @@ struct Bench {
   }
 };
 
-std::optional<Bench> bench;
+std::optional<Bench> stores;
 
 void create(benchmark::State& state, VolumeId source, VolumeKind kind) {
   for (auto _ : state) {
-    const VolumeId id = bench->store->new_volume_id();
+    const VolumeId id = stores->store->new_volume_id();
     const auto begin = std::chrono::steady_clock::now();
-    bench->run(bench->clone(id, source, kind));
+    stores->harness.run(stores->clone(id, source, kind));
     state.SetIterationTime(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
-    bench->run(bench->remove(id));
+    stores->harness.run(stores->remove(id));
   }
 }
 
@@ -136,21 +118,10 @@ void create(benchmark::State& state, VolumeId source, VolumeKind kind) {
 int main(int argc, char** argv) {
   using namespace obraz;
   benchmark::Initialize(&argc, argv);
-  const std::string path =
-      std::string(argc > 1 ? argv[1] : ".") + "/bench_create-" + std::to_string(::getpid()) + ".meta";
-  bench.emplace();
-  auto reactor = Reactor::create();
-  if (!reactor)
-    must(Failure(reactor.error()));
-  bench->reactor = std::move(*reactor);
-  auto meta = FileDevice::open(
-      *bench->reactor, path,
-      {.create = true, .create_size_bytes = Store::meta_bytes_for(kDataBytes, kJournalBytes)});
-  if (!meta)
-    must(Failure(meta.error()));
-  bench->meta = std::move(*meta);
-  ::unlink(path.c_str());  // it lives until we end, however that comes about
-  bench->run(Bench::open_store(*bench));
+  stores.emplace();
+  stores->meta = stores->harness.file(argc > 1 ? argv[1] : ".", "bench_create",
+                                      Store::meta_bytes_for(kDataBytes, kJournalBytes));
+  stores->harness.run(Bench::open_store(*stores));
   const char* sizes[] = {"1MiB", "100GiB"};
   for (unsigned i = 0; i < 2; ++i) {
     const auto add = [&](const char* what, VolumeId source, VolumeKind kind) {
@@ -159,13 +130,12 @@ int main(int argc, char** argv) {
           ->UseManualTime()
           ->Unit(benchmark::kMicrosecond);
     };
-    add("disk_from_image", bench->images[i], VolumeKind::disk);
-    add("snapshot_of_disk", bench->disks[i], VolumeKind::frozen);
-    add("image_from_image", bench->images[i], VolumeKind::frozen);
+    add("disk_from_image", stores->images[i], VolumeKind::disk);
+    add("snapshot_of_disk", stores->disks[i], VolumeKind::frozen);
+    add("image_from_image", stores->images[i], VolumeKind::frozen);
   }
   benchmark::RunSpecifiedBenchmarks();
-  bench->run(bench->store->close());
-  bench->store.reset();
-  bench->meta.reset();
-  bench.reset();
+  stores->harness.run(stores->store->close());
+  stores->store.reset();
+  stores.reset();
 }
