@@ -35,8 +35,9 @@ constexpr uint64_t kDefaultScrubDays = 7;         // (config) from the start of 
 constexpr uint64_t kMaxBadClusters = 1024;        // with blocks that do not verify, remembered by place
 constexpr unsigned kShownDamage = 16;             // places of damage in one status
 constexpr uint64_t kLockPatienceMs = 5000;        // for the I/O of a killed predecessor to drain
-constexpr uint64_t kSlabSize = 64 * MiB;          // unit in which the data file is preallocated and punched
-constexpr uint64_t kPageSlabSize = 8 * MiB;       // the same for node pages of the meta file
+constexpr uint64_t kEssentialPages = 64;  // of metadata that only deletes, trims and small resources may take
+constexpr uint64_t kSlabSize = 64 * MiB;  // unit in which the data file is preallocated and punched
+constexpr uint64_t kPageSlabSize = 8 * MiB;  // the same for node pages of the meta file
 
 // --- io
 // ------------------------------------------------------------------------------------------------------------

@@ -422,7 +422,7 @@ Task<Status> StoreCore::admit(const Cost& cost, Admission& admission) {
   const uint64_t journal_bytes = cost.record_bytes > 0 ? Journal::cost_of(cost.record_bytes) : 0;
   const uint64_t pages = cost.node_pages + cost.table_pages;
   // Deletes, trims and small metadata go on when nothing else does.
-  const uint64_t kept = cost.essential ? 0 : 64;
+  const uint64_t kept = cost.essential ? 0 : limits::kEssentialPages;
   unsigned waits = 0;  // for pages: freed ones come back two checkpoints later at most
   for (;;) {
     const Status usable = check_usable();

@@ -11,6 +11,7 @@ namespace obraz::disk {
 namespace {
 
 static_assert(sum_root_level(limits::kMaxDataSize / kClusterSize) <= kMaxSumLevel);
+constexpr uint64_t kMaxNumber = uint64_t(1) << 62;
 constexpr uint64_t kMask48 = (uint64_t(1) << 48) - 1;
 
 // The 16 bytes every structure with a header begins with, and the UUID after them.
@@ -135,6 +136,11 @@ Result<Superblock> decode_superblock(ConstBytes page, Page at) {
   s.next_volume = {load_le<uint64_t>(p + 136)};
   if (load_le<uint64_t>(p + 32) != at.value)
     return fail(ErrorCode::corruption, "superblock: belongs to another place");
+  // Numbers that only ever count up, and from which sums are made.
+  for (const uint64_t number :
+       {s.generation, s.run, s.sequence.value, s.journal_position, s.next_volume.value})
+    if (number > kMaxNumber)
+      return fail(ErrorCode::corruption, "superblock: a number that no store comes to");
   if (load_le<uint64_t>(p + 104) != kJournalFirstPage || s.journal_bytes < limits::kMinJournalSize ||
       s.journal_bytes > limits::kMaxJournalSize || s.journal_bytes % kPageSize != 0 ||
       s.journal_position % kPageSize != 0 || s.pages <= s.first_node_page().value || s.pages > kMask48 ||

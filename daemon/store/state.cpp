@@ -110,8 +110,8 @@ Status State::admissible(const Record& record) const {
     const auto* volume = get(r->volume);
     if (!volume)
       return fail(ErrorCode::not_found, kNoVolume);
-    if (r->level > volume->level || r->index > (uint64_t(1) << 40) ||
-        r->index * disk::clusters_per_node(r->level) >= volume->clusters())
+    if (r->level > volume->level ||
+        r->index >= divide_up(volume->clusters(), disk::clusters_per_node(r->level)))
       return fail(ErrorCode::out_of_range, "a range beyond the volume");
   } else if (const auto* r = std::get_if<CreateVolume>(&record)) {
     if (!r->id || get(r->id))

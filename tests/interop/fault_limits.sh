@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # fault_limits.sh BIN_DIR - what the machine around the daemon can do to it: no descriptors left, an address space that is
-# limited, a file system below the store that turns read-only, a `data` file that somebody shortens, and a clock that jumps.
+# limited, a control group that is, a file system below the store that turns read-only, a `data` file that somebody shortens, and a clock that jumps.
 # The daemon stays up and serves what it can, or refuses to start with a sentence that says why; what was acknowledged stays.
 #
 # The limits are set with prlimit and the clock is that of a preloaded library, so both concern this daemon alone.
@@ -129,6 +129,44 @@ while any(n < wanted for n in got.values()):
 for s in crowd:
     s.close()
 EOT
+}
+
+# --- memory of a control group
+
+# Below it the kernel kills whoever takes more, so the daemon must stay below by itself, whatever clients do. What the kernel keeps for
+# sockets counts, too.
+readonly group_bytes=$((512 << 20))
+memory_group=
+
+start_in_group() {
+  local limit
+  if [[ -d /sys/fs/cgroup/memory ]]; then  # version 1
+    memory_group=/sys/fs/cgroup/memory/obraz-$$ limit=memory.limit_in_bytes
+  else
+    memory_group=/sys/fs/cgroup/obraz-$$ limit=memory.max
+  fi
+  if ! mkdir "$memory_group" || [[ ! -e $memory_group/$limit ]]; then
+    echo "this machine gives no control group with a limit of memory: not tested"
+    [[ ! -d $memory_group ]] || rmdir "$memory_group"
+    memory_group=
+  else
+    echo "$group_bytes" >"$memory_group/$limit"
+    echo "$BASHPID" >"$memory_group/cgroup.procs"  # what is started now belongs to it
+  fi
+  start_again
+  [[ -z $memory_group ]] || echo "$BASHPID" >"${memory_group%/*}/cgroup.procs"
+}
+was_not_killed() {
+  local kills
+  [[ -n $memory_group ]] || return 0
+  cat "$memory_group"/memory.{max_usage_in_bytes,peak} 2>/dev/null || true
+  kills=$({ cat "$memory_group"/memory.{oom_control,events} 2>/dev/null || true; } | awk '$1 == "oom_kill" {print $2}')
+  expect "processes that the kernel killed" 0 "$kills"
+  obraz status
+}
+leave_group() {
+  stop_daemon
+  [[ -z $memory_group ]] || rmdir "$memory_group"
 }
 
 # --- a file system that turns read-only
@@ -357,6 +395,11 @@ step "limit its memory" limit_memory
 step "500 clients with 128 requests each" crowd
 step "stop obrazd" stop_daemon
 step "with 64 MiB of memory it does not start" refuses_to_start 'memory' prlimit --as=$((64 << 20))
+
+step "start it in a control group of $((group_bytes >> 20)) MiB" start_in_group
+step "500 clients with 128 requests each" crowd
+step "the kernel had no reason to kill it" was_not_killed
+step "stop obrazd" leave_group
 
 step "mount a small file system" mount_store 256M errors=remount-ro
 step "start obrazd on it" start_daemon --data-size 128M --journal-size 1M

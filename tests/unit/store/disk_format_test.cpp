@@ -132,6 +132,9 @@ TEST(Superblock, ImpossibleFieldsAreRefused) {
   EXPECT_EQ(with(48, 1), ErrorCode::unsupported);
   EXPECT_EQ(with(56, ~0ull), std::nullopt) << "features to ignore";
   EXPECT_EQ(with(96, 0x5001), ErrorCode::corruption) << "position";
+  for (const size_t offset : {64, 72, 80, 96, 136})
+    EXPECT_EQ(with(offset, ~0ull << 12), ErrorCode::corruption)
+        << "a number near the end of its range, at " << offset;
   EXPECT_EQ(with(104, 257), ErrorCode::corruption) << "start of the journal";
   EXPECT_EQ(with(112, 0), ErrorCode::corruption) << "journal size";
   EXPECT_EQ(with(112, limits::kMinJournalSize + 1), ErrorCode::corruption);
