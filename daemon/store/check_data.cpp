@@ -94,11 +94,7 @@ Task<void> verify_cluster(Checker* c, PhysicalCluster cluster, ConstBytes bytes)
     if (!loaded)
       co_return;  // the walk names the node
   }
-  uint16_t bad = 0;
-  for (unsigned block = 0; block < kBlocksPerCluster; ++block)
-    if (sums.of(block) != 0 &&
-        sums.of(block) != disk::block_checksum(bytes.subspan(block * kBlockSize, kBlockSize)))
-      bad |= uint16_t(1u << block);
+  const uint16_t bad = sums.bad_blocks(0, bytes);
   ++c->report.verified_clusters;
   if (bad != 0)
     c->cluster_finding(cluster.value, fmt::format("blocks {:04x} do not fit their checksums", bad));

@@ -100,8 +100,8 @@ void visit_node(Checker* c, const NodeToRead& node, ConstBytes content) {
       const Slot slot = disk::load_slot(at);
       if (!slot.valid(c->clusters.size()))
         bad(slot_fault(slot, c->clusters.size()));
-      const std::pair<PhysicalCluster, uint16_t> shown[] = {
-          {slot.own, slot.own_mask}, {slot.base, uint16_t(~slot.own_mask & ~slot.zero_mask)}};
+      const std::pair<PhysicalCluster, uint16_t> shown[] = {{slot.own, slot.own_mask},
+                                                            {slot.base, slot.shown_of_base()}};
       for (const auto& [cluster, blocks] : shown)
         if (cluster && cluster.value < c->clusters.size()) {
           ++c->clusters[cluster.value];

@@ -22,14 +22,6 @@ uint64_t duration_us(uint64_t bytes, uint64_t bytes_per_s) {
   return uint64_t(double(bytes) * 1e6 / double(bytes_per_s));
 }
 
-// Blocks of the slot that are shown from its own cluster, and from its base.
-uint16_t shown_of_own(const Slot& slot) {
-  return slot.own_mask;
-}
-uint16_t shown_of_base(const Slot& slot) {
-  return slot.base ? uint16_t(~slot.own_mask & ~slot.zero_mask) : uint16_t(0);
-}
-
 }  // namespace
 
 // --- verifying
@@ -58,18 +50,14 @@ Task<Status> StoreCore::load_sums(PhysicalCluster cluster, VolumeState& volume) 
 Task<Status> StoreCore::verify(VolumeState& volume, std::span<const ToVerify> parts) {
   Status verified;
   for (const ToVerify& part : parts) {
-    const Status loaded = co_await load_sums(part.cluster, volume);
-    OBRAZ_CO_TRY(loaded);
-    marks::hit(Mark::read_verified);
-    counters.verified_bytes += part.bytes.size();
-    const auto sums = state.sums_of(part.cluster);
-    uint16_t bad = 0;
-    for (uint64_t at = 0; at < part.bytes.size(); at += kBlockSize) {
-      const unsigned block = unsigned((part.offset + at) / kBlockSize % kBlocksPerCluster);
-      const uint32_t expected = sums.of(block);
-      if (expected != 0 && expected != disk::block_checksum(part.bytes.subspan(at, kBlockSize)))
-        bad |= uint16_t(1u << block);
+    auto sums = state.sums_of(part.cluster);
+    if (sums.missing) {
+      const Status loaded = co_await load_sums(part.cluster, volume);
+      OBRAZ_CO_TRY(loaded);
+      sums = state.sums_of(part.cluster);
     }
+    marks::hit(Mark::read_verified);
+    const uint16_t bad = sums.bad_blocks(unsigned(part.offset / kBlockSize % kBlocksPerCluster), part.bytes);
     if (bad == 0)
       continue;
     report_bad(volume, {part.offset / kClusterSize}, part.cluster, bad, "does not fit its checksums");
@@ -94,7 +82,7 @@ struct StoreCore::LeafClusters {
     for (unsigned i = 0; i < disk::kSlotsPerNode; ++i) {
       const Slot slot = leaf.slot(i);
       for (const auto& [cluster, shown] :
-           {std::pair(slot.own, shown_of_own(slot)), std::pair(slot.base, shown_of_base(slot))})
+           {std::pair(slot.own, slot.own_mask), std::pair(slot.base, slot.shown_of_base())})
         if (cluster && shown != 0)
           list.push_back({cluster, shown});
     }

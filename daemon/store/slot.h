@@ -21,6 +21,8 @@ struct Slot {
     const uint16_t bit = uint16_t(1u << block);
     return own_mask & bit ? own : zero_mask & bit ? PhysicalCluster{} : base;
   }
+  // Blocks that are read from the base.
+  uint16_t shown_of_base() const { return base ? uint16_t(~own_mask & ~zero_mask) : uint16_t(0); }
   // Blocks that read as zeros.
   uint16_t zeros() const { return uint16_t(~own_mask & (base ? zero_mask : kAllBlocks)); }
   // Whether the rules of the format hold; `clusters` is the data device's count.

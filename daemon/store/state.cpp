@@ -331,6 +331,16 @@ Node& State::make_private(PageRef& ref, unsigned level, std::vector<Drop>& drops
   return moved;
 }
 
+// Making the child may evict clean nodes only; the parent is dirty, so it stays where it is.
+Node& State::private_child(Node& parent, unsigned index, std::vector<Drop>& drops) {
+  PageRef ref = parent.child(index);
+  const PageRef before = ref;
+  Node& child = make_private(ref, parent.level - 1u, drops);
+  if (ref.page != before.page)
+    parent.set_child(index, ref);
+  return child;
+}
+
 Node& State::private_path(VolumeState& volume, VirtualCluster cluster, unsigned down_to,
                           std::vector<Drop>& drops) {
   PageRef root = volume.root;
@@ -340,18 +350,8 @@ Node& State::private_path(VolumeState& volume, VirtualCluster cluster, unsigned 
     if (!std::exchange(volume.changed, true))
       changed_volumes_.push_back(volumes_.at(volume.id));
   }
-  for (unsigned level = volume.level; level > down_to; --level) {
-    const unsigned index = disk::slot_index(cluster, level);
-    PageRef ref = current->child(index);
-    const PageRef before = ref;
-    const Page parent = current->page;
-    Node* child = &make_private(ref, level - 1, drops);
-    // create() may evict clean nodes only; the parent is dirty, so it is where it was.
-    current = cache_.peek(parent);
-    if (ref.page != before.page)
-      current->set_child(index, ref);
-    current = child;
-  }
+  for (unsigned level = volume.level; level > down_to; --level)
+    current = &private_child(*current, disk::slot_index(cluster, level), drops);
   return *current;
 }
 

@@ -116,6 +116,8 @@ class State {
     const Node* node = nullptr;      // nullptr: absent, so all are 0
     unsigned first = 0;              // index of block 0's
     uint32_t of(unsigned block) const { return node ? node->sum(first + block) : 0; }
+    // Those of the blocks from `first_block` on that do not fit their checksums. Nothing is missing.
+    uint16_t bad_blocks(unsigned first_block, ConstBytes bytes) const;
   };
   SumView sums_of(PhysicalCluster cluster);
   disk::PageRef sum_root() const { return sum_root_; }
@@ -213,6 +215,8 @@ class State {
   void grow_root(VolumeState& volume, uint64_t size_bytes);
   // Makes the node behind `ref` one that only this path reaches and that may change; `ref` then names it.
   Node& make_private(disk::PageRef& ref, unsigned level, std::vector<Drop>& drops);
+  // The same for the child of a node that is private already.
+  Node& private_child(Node& parent, unsigned index, std::vector<Drop>& drops);
   // Private nodes from the root down to `level`; an absent one is made. Returns the node at `level`.
   Node& private_path(VolumeState& volume, VirtualCluster cluster, unsigned level, std::vector<Drop>& drops);
   Page allocate_page();

@@ -33,22 +33,23 @@ State::SumView State::sums_of(PhysicalCluster cluster) {
   return view;
 }
 
+uint16_t State::SumView::bad_blocks(unsigned first_block, ConstBytes bytes) const {
+  uint16_t bad = 0;
+  for (unsigned i = 0; i < bytes.size() / kBlockSize; ++i) {
+    const uint32_t expected = of(first_block + i);
+    if (expected != 0 && expected != disk::block_checksum(bytes.subspan(i * kBlockSize, kBlockSize)))
+      bad |= uint16_t(1u << (first_block + i));
+  }
+  return bad;
+}
+
 // The path to the cluster's checksums, all of it private to the next checkpoint. These nodes have one parent
 // each, so nothing is ever dropped.
 Node& State::private_sums(PhysicalCluster cluster) {
   std::vector<Drop> drops;
   Node* current = &make_private(sum_root_, sum_root_level_, drops);
-  for (unsigned level = sum_root_level_; level > disk::kSumLevel; --level) {
-    const unsigned index = sum_index(cluster, level);
-    disk::PageRef ref = current->child(index);
-    const disk::PageRef before = ref;
-    const Page parent = current->page;
-    Node* child = &make_private(ref, level - 1, drops);
-    current = cache_.peek(parent);
-    if (ref.page != before.page)
-      current->set_child(index, ref);
-    current = child;
-  }
+  for (unsigned level = sum_root_level_; level > disk::kSumLevel; --level)
+    current = &private_child(*current, sum_index(cluster, level), drops);
   return *current;
 }
 

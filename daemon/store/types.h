@@ -107,9 +107,9 @@ struct StoreStats {
   uint64_t nodes_cached = 0, nodes_dirty = 0, node_loads = 0, node_evictions = 0;
   uint64_t writes_in_place = 0, writes_first = 0, writes_allocating = 0, writes_to_base = 0,
            writes_copying = 0;
-  uint64_t summed_bytes = 0, volumes_to_sum = 0;     // clusters with checksums; volumes that wait for theirs
-  uint64_t verified_bytes = 0, checksum_errors = 0;  // by reads; blocks, by reads and scrubs
-  uint64_t scrub_passes = 0, scrubbed_bytes = 0;     // whole passes; bytes of all passes since the opening
+  uint64_t summed_bytes = 0, volumes_to_sum = 0;  // clusters with checksums; volumes that wait for theirs
+  uint64_t checksum_errors = 0;                   // blocks, by reads and scrubs
+  uint64_t scrub_passes = 0, scrubbed_bytes = 0;  // whole passes; bytes of all passes since the opening
   uint64_t journal_bytes_used = 0, journal_bytes_total = 0, replayed_records = 0;
 };
 

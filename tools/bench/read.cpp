@@ -140,13 +140,14 @@ int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   const std::string folder = argc > 1 ? argv[1] : ".";
   Harness harness;
-  OneStore stores[2];
-  for (const bool checksums : {false, true}) {
-    OneStore& one = stores[checksums];
+  const auto make = [&](OneStore& one, bool checksums) {
     one.meta = harness.file(folder, "meta", Store::meta_bytes_for(kDataBytes, kJournalBytes));
     one.data = harness.file(folder, "data", kDataBytes);
     harness.run(one.make(&harness, checksums));
-  }
+  };
+  OneStore stores[2];
+  for (const bool checksums : {false, true})
+    make(stores[checksums], checksums);
   const std::pair<const char*, Work> works[] = {{"4KiB_random_QD1", {4 * limits::KiB, 1, true}},
                                                 {"4KiB_random_QD32", {4 * limits::KiB, 32, true}},
                                                 {"128KiB_random_QD8", {128 * limits::KiB, 8, true}},
@@ -162,11 +163,8 @@ int main(int argc, char** argv) {
   // The same images, with a node cache that holds little of the mapping and less of the checksums.
   OneStore small[2];
   for (const bool checksums : {false, true}) {
-    OneStore& one = small[checksums];
-    one.meta = harness.file(folder, "meta", Store::meta_bytes_for(kDataBytes, kJournalBytes));
-    one.data = harness.file(folder, "data", kDataBytes);
-    harness.run(one.make(&harness, checksums));
-    harness.run(one.open_again(&harness, checksums, limits::MiB / 4));
+    make(small[checksums], checksums);
+    harness.run(small[checksums].open_again(&harness, checksums, limits::MiB / 4));
     benchmark::RegisterBenchmark(
         (std::string("4KiB_random_QD32_small_node_cache") + (checksums ? "/checksums" : "/none")).c_str(),
         [&, checksums](benchmark::State& state) {
