@@ -37,7 +37,11 @@ constexpr unsigned kShownDamage = 16;             // places of damage in one sta
 constexpr uint64_t kLockPatienceMs = 5000;        // for the I/O of a killed predecessor to drain
 constexpr uint64_t kEssentialPages = 64;  // of metadata that only deletes, trims and small resources may take
 constexpr uint64_t kSlabSize = 64 * MiB;  // unit in which the data file is preallocated and punched
-constexpr uint64_t kPageSlabSize = 8 * MiB;  // the same for node pages of the meta file
+// Of the slabs that data has taken, one in so many is kept when nothing uses it, and at most so many.
+constexpr uint64_t kKeptSlabShare = 16, kMaxKeptSlabs = 16;
+constexpr uint64_t kGiveBackRate = 256 * MiB;  // bytes per second
+constexpr uint64_t kGiveBackPart = 4 * MiB;    // punched at a time
+constexpr uint64_t kPageSlabSize = 8 * MiB;    // the same for node pages of the meta file
 
 // --- io
 // ------------------------------------------------------------------------------------------------------------

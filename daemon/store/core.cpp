@@ -25,6 +25,7 @@ StoreCore::StoreCore(Executor& e, Device& m, Device& d, const StoreOptions& o, c
       room_event_(e),
       space_event_(e),
       reclaim_event_(e),
+      give_back_event_(e),
       sum_event_(e),
       commit_done_{Event(e), Event(e)},
       checkpoint_mutex_(e),
@@ -34,6 +35,7 @@ StoreCore::StoreCore(Executor& e, Device& m, Device& d, const StoreOptions& o, c
       meta_flush_(e),
       commit_timer_(e),
       reclaim_timer_(e),
+      give_back_timer_(e),
       sum_timer_(e),
       scrub_timer_(e),
       background_(e),
@@ -75,9 +77,14 @@ void StoreCore::settle() {
                                                          : Mark::drop_waited_for_record);
   if (!released)
     return;
-  space_event_.notify_all();
+  space_freed();
   if (state.has_dead())
     reclaim_event_.notify_all();
+}
+
+void StoreCore::space_freed() {
+  space_event_.notify_all();
+  give_back_event_.notify_all();
 }
 
 void StoreCore::stage(std::span<const disk::Record> records) {
@@ -336,21 +343,17 @@ Task<void> StoreCore::reclaim_step() {
 }
 
 Task<void> StoreCore::reclaim_loop() {
-  while (!stopping_) {
-    if (!state.has_dead() || !failure.empty()) {
-      if (!failure.empty())
-        break;
-      co_await give_back_slabs();
-      if (!state.has_dead() && !stopping_ && failure.empty())
-        co_await reclaim_event_.wait();
+  while (!ending()) {
+    if (!state.has_dead()) {
+      co_await reclaim_event_.wait();
       continue;
     }
     for (unsigned i = 0; i < options.reclaim_step_nodes && state.has_dead(); ++i) {
       co_await reclaim_step();
-      if (stopping_ || !failure.empty())
+      if (ending())
         break;
     }
-    space_event_.notify_all();
+    space_freed();
     // Slowly while nobody needs the space.
     if (!stopping_ && !space_event_.has_waiters())
       co_await reclaim_timer_.wait_us(options.reclaim_pause_us);
@@ -376,17 +379,32 @@ uint64_t StoreCore::reclaimable_clusters() const {
   return clusters;
 }
 
-// Slabs without a used cluster go back to the file system; one stays for the next writes.
-Task<void> StoreCore::give_back_slabs() {
-  while (!stopping_) {
-    const auto lock = co_await cluster_growth_.lock();
-    const auto slab = state.clusters().shrink(1);
-    if (!slab)
-      break;
+// Slabs without a used cluster go back to the file system. Some stay, for the next writes: it costs less to
+// use them again than to punch them out and to take new ones. And a part at a time, slowly: a hole that is
+// punched into a file holds up everything else that is done to it.
+Task<void> StoreCore::give_back_loop() {
+  while (!ending()) {
+    const uint64_t keep = std::clamp<uint64_t>(state.clusters().grown_slabs() / limits::kKeptSlabShare, 1,
+                                               limits::kMaxKeptSlabs);
+    const auto slab = state.clusters().shrink(keep);
+    if (!slab) {
+      co_await give_back_event_.wait();
+      continue;
+    }
     marks::hit(Mark::slab_given_back);
-    const Status status = co_await data.discard(slab->first * kClusterSize, slab->count * kClusterSize);
-    if (!status)
-      log::warning("store: freed space could not be given back: {}", describe(status.error()));
+    giving_back_ = true;
+    constexpr uint64_t kPart = limits::kGiveBackPart / kClusterSize;
+    for (uint64_t at = 0; at < slab->count && !ending(); at += kPart) {
+      const uint64_t count = std::min(kPart, slab->count - at);
+      const Status status = co_await data.discard((slab->first + at) * kClusterSize, count * kClusterSize);
+      if (!status)
+        log::warning("store: freed space could not be given back: {}", describe(status.error()));
+      if (!ending() && !space_event_.has_waiters())
+        co_await give_back_timer_.wait_us(count * kClusterSize * 1'000'000 / options.give_back_bytes_per_s);
+    }
+    giving_back_ = false;
+    state.clusters().shrunk(*slab);
+    space_event_.notify_all();
   }
 }
 
@@ -477,16 +495,19 @@ Task<Status> StoreCore::allocate_clusters(uint64_t count, uint64_t hint,
       full = co_await grow(state.clusters(), data, kClusterSize, cluster_growth_);
       continue;
     }
-    // What was deleted before this write still becomes space; ENOSPC only when nothing more is on its way.
-    if (drops_.empty() && !state.has_dead()) {
+    // What was deleted before this write still becomes space, and a slab that is being given back can be
+    // taken again; ENOSPC only when nothing more is on its way.
+    if (drops_.empty() && !state.has_dead() && !giving_back_) {
       marks::hit(Mark::store_full);
       co_return full ? obraz::fail(ErrorCode::no_space, "the store is full") : Failure(full.error());
     }
     if (!drops_.empty())
       want_commit();
     reclaim_timer_.cancel();
+    give_back_timer_.cancel();
     marks::hit(Mark::waited_for_clusters);
     co_await space_event_.wait();
+    full = {};  // there may be room to grow into again
   }
   co_return Status();
 }

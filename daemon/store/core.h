@@ -157,7 +157,8 @@ class StoreCore {
   Task<void> reclaim_loop();
   Task<void> reclaim_step();
   Task<Status> make_room_in_recovery(uint64_t pages, bool allocate);
-  Task<void> give_back_slabs();
+  Task<void> give_back_loop();
+  void space_freed();
   // --- checksums of data (integrity.cpp)
   // ------------------------------------------------------------------------------------------------------
   struct LeafClusters;
@@ -212,13 +213,14 @@ class StoreCore {
   uint64_t records_ = 0, durable_records_ = 0, sealed_ = 0, reserved_pages_ = 0;
   bool commit_wanted_ = false, checkpoint_wanted_ = false, freeze_wanted_ = false, stopping_ = false;
   bool committing_ = false;
+  bool giving_back_ = false;       // a slab that is neither free nor ungrown meanwhile
   bool commits_stopping_ = false;  // later than stopping_: whoever is stopping may still need a commit
   std::unique_ptr<Frozen> frozen_;
   Event commit_event_, staged_event_, checkpoint_event_, room_event_, space_event_, reclaim_event_,
-      sum_event_;
+      give_back_event_, sum_event_;
   std::array<Event, 2> commit_done_;  // by parity of the commit's number: one runs, the next gathers
   Mutex checkpoint_mutex_, page_growth_, cluster_growth_, transaction_order_, meta_flush_;
-  Timer commit_timer_, reclaim_timer_, sum_timer_, scrub_timer_;
+  Timer commit_timer_, reclaim_timer_, give_back_timer_, sum_timer_, scrub_timer_;
   std::deque<VolumePtr> to_sum_;
   Gate background_, committer_;
 };

@@ -199,6 +199,7 @@ Task<Status> StoreCore::start() {
   background_.spawn(ticker());
   background_.spawn(checkpoint_loop());
   background_.spawn(reclaim_loop());
+  background_.spawn(give_back_loop());
   for (const auto& [id, volume] : state.volumes())
     if (volume->kind == VolumeKind::frozen && options.sum_bytes_per_s > 0)
       to_sum_.push_back(volume);
@@ -211,10 +212,11 @@ Task<void> StoreCore::stop_background() {
   stopping_ = true;
   commit_timer_.cancel();
   reclaim_timer_.cancel();
+  give_back_timer_.cancel();
   sum_timer_.cancel();
   scrub_timer_.cancel();
-  for (Event* event :
-       {&staged_event_, &checkpoint_event_, &reclaim_event_, &space_event_, &room_event_, &sum_event_})
+  for (Event* event : {&staged_event_, &checkpoint_event_, &reclaim_event_, &give_back_event_, &space_event_,
+                       &room_event_, &sum_event_})
     event->notify_all();
   co_await background_.close();
 }

@@ -46,6 +46,7 @@ void Space::grown(const Run& run) {
   slab_free_[slab] = run.count;
   free_ += run.count;
   ungrown_ -= run.count;
+  ++grown_slabs_;
   ++empty_slabs_;
 }
 
@@ -116,15 +117,21 @@ std::optional<Space::Run> Space::shrink(uint64_t keep) {
       continue;
     for (uint64_t unit = run.first; unit < run.first + run.count; ++unit)
       clear(unit);
-    slab_grown_[slab] = false;
     slab_free_[slab] = 0;
-    lowest_ungrown_ = std::min(lowest_ungrown_, slab);
     free_ -= run.count;
-    ungrown_ += run.count;
     --empty_slabs_;
+    --grown_slabs_;
     return run;
   }
   return {};
+}
+
+void Space::shrunk(const Run& run) {
+  const uint64_t slab = run.first / per_slab_;
+  OBRAZ_CHECK(slab_grown_[slab] && slab_free_[slab] == 0);
+  slab_grown_[slab] = false;
+  lowest_ungrown_ = std::min(lowest_ungrown_, slab);
+  ungrown_ += run.count;
 }
 
 }  // namespace obraz

@@ -1,9 +1,9 @@
 // Space: which units (clusters of `data`, node pages of `meta`) can be handed out. A bitmap over slabs that
 // are grown (preallocated on the device) one at a time, lowest first.
 //
-// Invariants: a unit is free (bit set), handed out, or in a slab not grown yet; "free" says nothing about
-// counts: who hands units back decides when they may be reused. Thread: the store's. Does no I/O: the core
-// preallocates a slab, then calls grown().
+// Invariants: a unit is free (bit set), handed out, or in a slab that is not grown or about to shrink; "free"
+// says nothing about counts: who hands units back decides when they may be reused. Thread: the store's. Does
+// no I/O: the core preallocates a slab, then calls grown().
 #pragma once
 
 #include <cstdint>
@@ -34,8 +34,11 @@ class Space {
   // The next slab to grow, as a run of units; none when all are grown.
   std::optional<Run> next_slab() const;
   void grown(const Run& slab);
-  // A grown slab with nothing handed out, if there are more than `keep` of them; it becomes ungrown at once.
+  uint64_t grown_slabs() const { return grown_slabs_; }
+  // Takes a grown slab with nothing handed out, if there are more than `keep` of them: nothing is handed out
+  // of it until it is given back to the device, shrunk() says so, and it is grown again.
   std::optional<Run> shrink(uint64_t keep);
+  void shrunk(const Run& slab);
 
  private:
   Run slab_run(uint64_t slab) const;
@@ -49,7 +52,7 @@ class Space {
   std::vector<uint64_t> words_;
   std::vector<uint64_t> slab_free_;  // free units per slab
   std::vector<bool> slab_grown_;
-  uint64_t lowest_ungrown_ = 0, empty_slabs_ = 0;
+  uint64_t lowest_ungrown_ = 0, empty_slabs_ = 0, grown_slabs_ = 0;
 };
 
 }  // namespace obraz

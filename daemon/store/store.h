@@ -33,6 +33,7 @@ struct StoreOptions {
   uint64_t reclaim_pause_us = 1'000;        // between steps of the reclaimer
   unsigned reclaim_step_nodes = 16;         // nodes dropped in one step
   uint64_t slab_bytes = limits::kSlabSize;  // data preallocated at a time
+  uint64_t give_back_bytes_per_s = limits::kGiveBackRate;  // of slabs that nothing uses any more
   // Bytes read per second; 0: not at all.
   uint64_t sum_bytes_per_s = limits::kDefaultSumRate;                           // to checksum what was frozen
   uint64_t scrub_bytes_per_s = limits::kDefaultScrubRate;                       // to verify it again

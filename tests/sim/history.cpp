@@ -382,6 +382,8 @@ class History {
     }
   }
 
+  Task<void> trim(uint64_t disk) { co_await world_.discard(disk, 0, size_, false); }
+
   Task<void> volume_request(std::mt19937_64& random, uint64_t disk, const std::vector<uint64_t>& frozen) {
     const auto all = world_.oracle.volumes();
     const uint64_t what = random() % 14;
@@ -403,6 +405,8 @@ class History {
       co_await world_.remove(victim);
     } else if (what < 12 && !frozen.empty() && !reverting_) {
       reverting_ = true;
+      if (random() % 2 == 0)  // a long request of another client, begun before
+        world_.loop.spawn(trim(disk));
       co_await world_.revert(disk, frozen[random() % frozen.size()]);
       reverting_ = false;
     } else if (what == 12 && !reverting_) {

@@ -63,6 +63,11 @@ TEST(Space, ShrinkTakesWhollyFreeSlabsBeyondThoseKept) {
   EXPECT_FALSE(space.shrink(1));
   space.release(130);
   EXPECT_EQ(space.shrink(1)->first, 128u);
+  EXPECT_EQ(space.grown_slabs(), 1u);
+  EXPECT_EQ(space.next_slab()->first, 192u) << "the others are still being given back";
+  EXPECT_EQ(space.ungrown_units(), 64u);
+  space.shrunk(*gone);
+  EXPECT_EQ(space.ungrown_units(), 128u);
   EXPECT_EQ(space.next_slab()->first, 64u) << "lowest first";
 }
 
@@ -98,11 +103,13 @@ TEST(Space, AgainstAModel) {
           ASSERT_TRUE(ungrown.empty()) << seed;
         }
       } else if (what == 1) {
-        if (const auto slab = space.shrink(random() % 3))
+        if (const auto slab = space.shrink(random() % 3)) {
           for (uint64_t unit = slab->first; unit < slab->first + slab->count; ++unit) {
             ASSERT_EQ(free.erase(unit), 1u) << seed;
             ungrown.insert(unit);
           }
+          space.shrunk(*slab);
+        }
       } else if (what < 6) {
         const uint64_t want = 1 + random() % 20;
         const auto run = space.allocate(want, random() % (end + 10));
