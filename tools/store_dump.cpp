@@ -67,6 +67,8 @@ struct KindName {
   const char* operator()(const ResizeVolume&) const { return "resize"; }
   const char* operator()(const PutResource&) const { return "put_resource"; }
   const char* operator()(const RemoveResource&) const { return "remove_resource"; }
+  const char* operator()(const disk::BlockRecord&) const { return "block"; }
+  const char* operator()(const disk::LandedRecord&) const { return "landed"; }
 };
 
 struct ShowFields {
@@ -108,6 +110,11 @@ struct ShowFields {
     out.field("value_bytes", r.value.size());
   }
   void operator()(const RemoveResource& r) const { out.text("key", r.key); }
+  void operator()(const disk::BlockRecord& r) const {
+    out.field("cluster", r.cluster.value);
+    out.field("block", r.block);
+  }
+  void operator()(const disk::LandedRecord&) const {}
 };
 
 // Whether all of it is records.

@@ -23,6 +23,8 @@ struct VolumeOf {
   VolumeId operator()(const ResizeVolume& r) const { return r.id; }
   VolumeId operator()(const PutResource&) const { return {}; }
   VolumeId operator()(const RemoveResource&) const { return {}; }
+  VolumeId operator()(const disk::BlockRecord&) const { return {}; }
+  VolumeId operator()(const disk::LandedRecord&) const { return {}; }
 };
 
 // As StoreCore::make_room_in_recovery(), and nothing is allocated.
@@ -98,16 +100,16 @@ Task<void> replay_journal(Checker* c) {
   }
   bool apply = c->adopted;
   for (;;) {
-    const std::string batch = place();
-    const auto records = co_await journal.read_next();
-    if (!records) {
-      c->problem(fmt::format("{}: {}", batch, describe(records.error())));
+    const std::string at = place();
+    const auto batch = co_await journal.read_next();
+    if (!batch) {
+      c->problem(fmt::format("{}: {}", at, describe(batch.error())));
       co_return;
     }
-    if (records->empty())
+    if (batch->records.empty())
       break;
-    for (size_t i = 0; apply && i < records->size(); ++i)
-      apply = co_await replay_record(c, &(*records)[i], fmt::format("{}, record {}", batch, i));
+    for (size_t i = 0; apply && i < batch->records.size(); ++i)
+      apply = co_await replay_record(c, &batch->records[i], fmt::format("{}, record {}", at, i));
   }
   if (c->core->state.inconsistent())
     c->problem("journal: it drops references that no count has");

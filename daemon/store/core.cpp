@@ -17,6 +17,7 @@ StoreCore::StoreCore(Executor& e, Device& m, Device& d, const StoreOptions& o, c
       superblock(s),
       state(e, m, s, o.node_cache_bytes / kPageSize, std::max<uint64_t>(1, o.slab_bytes / kClusterSize)),
       journal(m, s),
+      unflushed(o.carried_blocks),
       io(e),
       operations(e),
       commit_event_(e),
@@ -148,19 +149,43 @@ Task<Status> StoreCore::flush_meta() {
   co_return co_await meta.flush();
 }
 
+// Whether the journal takes what was written, so that it need not be flushed.
+bool StoreCore::can_carry(bool freezes) const {
+  if (freezes || !unflushed.known() || unflushed.blocks().empty())
+    return false;
+  // With nothing for the journal to write, a flush of `data` is all (P4).
+  if (journal.empty() && !journal.carries())
+    return false;
+  if (journal.can_carry(unflushed.blocks().size()))
+    return true;
+  marks::hit(Mark::blocks_not_carried);
+  return false;
+}
+
 // The numbered steps are those of docs/disk-format.md, section 7.
 Task<void> StoreCore::commit_once() {
   commit_wanted_ = false;
   Journal::Sealed sealed;  // 1
   const uint64_t records = records_;
-  if (!journal.empty())
-    sealed = journal.seal();
+  const bool freezes = std::exchange(freeze_wanted_, false);
+  const bool carries = can_carry(freezes);
+  const bool flushes = !carries && (unflushed.any() || (freezes && journal.carries()));
+  const bool landed = flushes && journal.carries();
+  if (carries) {
+    counters.carried_blocks += unflushed.blocks().size();
+    sealed = journal.seal(false, unflushed.blocks());
+    marks::hit(Mark::blocks_carried);
+  } else if (landed || !journal.empty()) {
+    if (landed)
+      marks::hit(journal.empty() ? Mark::blocks_landed_alone : Mark::blocks_landed);
+    sealed = journal.seal(landed);
+  }
+  unflushed.clear();
   const uint64_t number = ++sealed_;
-  if (std::exchange(freeze_wanted_, false))
+  if (freezes)
     frozen_ = freeze();
   Status status;
-  if (data_dirty) {  // 2: with nothing written since the last flush began there is nothing to make durable
-    data_dirty = false;
+  if (flushes) {  // 2
     ++counters.data_flushes;
     status = co_await data.flush();
     if (!status)
@@ -169,6 +194,8 @@ Task<void> StoreCore::commit_once() {
     marks::hit(Mark::data_flush_skipped);
   }
   if (sealed.batches > 0) {
+    if (journal.used() > journal.size() / 2)
+      want_checkpoint();
     status = co_await journal.write(sealed);  // 3
     if (!status)
       co_return fail("journal write", status.error());
@@ -432,6 +459,8 @@ Task<Status> StoreCore::grow(Space& space, Device& device, uint64_t unit_bytes, 
   OBRAZ_CO_TRY(status);
   marks::hit(Mark::slab_grown);
   space.grown(*slab);
+  if (&device == &data)  // the file system must have it for good before anything in it counts as durable
+    unflushed.add_unknown();
   co_return Status();
 }
 
@@ -547,7 +576,7 @@ Task<Status> StoreCore::commit(Transaction transaction) {
   }
   if (records.empty())
     co_return Status();
-  if (cost.record_bytes + disk::BatchHeader::kSize > limits::kMaxBatchSize)
+  if (cost.record_bytes > Journal::kMaxRecordBytes)
     co_return obraz::fail(ErrorCode::resource_exhausted,
                           "the transaction is too large for one journal batch");
   // In the order of the calls, so that a caller who knows what it asked for before knows the state it meets.

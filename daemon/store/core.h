@@ -8,6 +8,7 @@
 #pragma once
 
 #include <deque>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -19,6 +20,7 @@
 #include "store/request_order.h"
 #include "store/state.h"
 #include "store/store.h"
+#include "store/unflushed.h"
 
 namespace obraz {
 
@@ -126,12 +128,12 @@ class StoreCore {
   disk::Superblock superblock;  // of the last durable checkpoint
   State state;
   Journal journal;
-  IoTracker io;     // device requests of all volumes
-  Gate operations;  // requests and transactions under way
+  Unflushed unflushed;  // what the next commit makes durable in `data`
+  IoTracker io;         // device requests of all volumes
+  Gate operations;      // requests and transactions under way
   StoreStats counters;
   std::string failure;  // why the store is read-only; empty when it is not
   uint64_t damaged_events = 0;
-  bool data_dirty = false;  // data was written since the last data flush began
 
  private:
   struct Frozen {
@@ -151,6 +153,7 @@ class StoreCore {
 
   Task<void> commit_loop();
   Task<void> commit_once();
+  bool can_carry(bool freezes) const;
   Task<Status> flush_meta();
   Task<void> ticker();
   Task<void> checkpoint_loop();
@@ -183,6 +186,7 @@ class StoreCore {
   Task<Status> grow(Space& space, Device& device, uint64_t unit_bytes, Mutex& mutex);
   Status check_transaction(std::span<const disk::Record> records) const;
   Task<Status> load_table(unsigned id);
+  Task<Status> land_carried();
   Task<Status> replay();
   Task<void> stop_background();
   Task<void> stop_commits();
@@ -209,6 +213,8 @@ class StoreCore {
                                             uint64_t reach);
   Task<Status> deallocate(VolumePtr volume, uint64_t first_block, uint64_t end_block);
 
+  // Recovery's: what the journal carries and has not landed, by its place in `data`.
+  std::map<uint64_t, AlignedBytes> carried_;
   std::deque<PendingDrop> drops_;
   uint64_t records_ = 0, durable_records_ = 0, sealed_ = 0, reserved_pages_ = 0;
   bool commit_wanted_ = false, checkpoint_wanted_ = false, freeze_wanted_ = false, stopping_ = false;

@@ -72,7 +72,10 @@ Task<void> StoreCore::transfer_one(const Segment* segment, Status* status) {
   Status done;
   if (segment->write) {
     done = co_await data.write(segment->device_offset, segment->bytes);
-    data_dirty = true;  // also after a failure: some of it may be there
+    if (done)
+      unflushed.add(segment->device_offset, segment->bytes);
+    else  // some of it may be there
+      unflushed.add_unknown();
   } else {
     done = co_await data.read(segment->device_offset, segment->bytes);
   }

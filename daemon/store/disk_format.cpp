@@ -81,7 +81,7 @@ void encode(const Superblock& s, Page at_page, Bytes page) {
   put_header(page, Superblock::kMagic, Superblock::kType, s.uuid);
   std::byte* p = page.data();
   store_le<uint64_t>(p + 32, at_page.value);
-  store_le<uint64_t>(p + 40, Superblock::kFeatureSums);
+  store_le<uint64_t>(p + 40, Superblock::kFeatures);
   store_le<uint64_t>(p + 48, s.features_read_only);
   store_le<uint64_t>(p + 56, s.features_ignore);
   store_le<uint64_t>(p + 64, s.generation);
@@ -116,7 +116,7 @@ Result<Superblock> decode_superblock(ConstBytes page, Page at) {
     return fail(ErrorCode::corruption, "superblock: wrong type");
   if (load_le<uint16_t>(p + 10) != kVersion)
     return fail(ErrorCode::unsupported, "superblock: made by another version");
-  if (load_le<uint64_t>(p + 40) & ~Superblock::kFeatureSums)
+  if (load_le<uint64_t>(p + 40) & ~Superblock::kFeatures)
     return fail(ErrorCode::unsupported, "superblock: uses a feature this version does not have");
   if (load_le<uint64_t>(p + 48) != 0)
     return fail(ErrorCode::unsupported, "superblock: uses a feature this version may only read");
@@ -265,7 +265,19 @@ bool batch_verifies(const BatchHeader& header, ConstBytes batch) {
 // ---------------------------------------------------------------------------------------------------------
 namespace {
 
-enum Kind : uint8_t { kMap = 1, kDropRange, kCreate, kClone, kDelete, kRevert, kResize, kPut, kRemove };
+enum Kind : uint8_t {
+  kMap = 1,
+  kDropRange,
+  kCreate,
+  kClone,
+  kDelete,
+  kRevert,
+  kResize,
+  kPut,
+  kRemove,
+  kBlock,
+  kLanded
+};
 
 // Appends fields in order.
 struct Writer {
@@ -325,6 +337,8 @@ struct Size {
   size_t operator()(const ResizeVolume&) const { return 4 + 16; }
   size_t operator()(const PutResource& r) const { return 4 + 8 + r.key.size() + r.value.size(); }
   size_t operator()(const RemoveResource& r) const { return 4 + 4 + r.key.size(); }
+  size_t operator()(const BlockRecord&) const { return kBlockRecordSize; }
+  size_t operator()(const LandedRecord&) const { return kLandedRecordSize; }
 };
 
 struct Body {
@@ -368,6 +382,13 @@ struct Body {
     w.put(uint16_t(r.key.size())).put(uint16_t(0)).put(r.key);
     return kRemove;
   }
+  uint8_t operator()(const BlockRecord& r) {
+    OBRAZ_CHECK(r.content.size() == kBlockSize);
+    w.put(r.cluster.value).put(r.block).put(uint32_t(0));
+    w.out.insert(w.out.end(), r.content.begin(), r.content.end());
+    return kBlock;
+  }
+  uint8_t operator()(const LandedRecord&) { return kLanded; }
 };
 
 std::optional<Record> read_body(uint8_t kind, Reader& r) {
@@ -419,6 +440,16 @@ std::optional<Record> read_body(uint8_t kind, Reader& r) {
         return {};
       return RemoveResource{r.take_text(key)};
     }
+    case kBlock: {
+      BlockRecord b{{r.take<uint64_t>()}, r.take<uint32_t>(), {}};
+      r.take_zeros(4);
+      if (r.bytes.size() != kBlockSize || b.block >= kBlocksPerCluster || !b.cluster)
+        return {};
+      b.content = std::exchange(r.bytes, {});
+      return b;
+    }
+    case kLanded:
+      return LandedRecord{};
     default:
       return {};
   }

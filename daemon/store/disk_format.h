@@ -84,9 +84,9 @@ struct Superblock {
                           kSumsOffset = kTableRootsOffset + kTables * kTableRootSize,
                           kEnd = kSumsOffset + kSlotSize;
   static_assert(kSumsOffset == 304);
-  // Features without which a store may not be opened. A store without the first is given it by its next
+  // Features without which a store may not be opened. A store without them is given them by its next
   // checkpoint.
-  static constexpr uint64_t kFeatureSums = 1;
+  static constexpr uint64_t kFeatureSums = 1, kFeatureBlocks = 2, kFeatures = kFeatureSums | kFeatureBlocks;
 
   Uuid uuid;
   uint64_t features_read_only = 0, features_ignore = 0;
@@ -171,14 +171,24 @@ struct DropRangeRecord {
   uint64_t index = 0;
   uint32_t level = 0;
 };
+// Data that the journal carries. The content, a whole block, belongs to whoever made the record: of a decoded
+// one it lies in the bytes that were decoded.
+struct BlockRecord {
+  PhysicalCluster cluster;
+  uint32_t block = 0;
+  ConstBytes content;
+};
+// What was carried so far is durable in its place.
+struct LandedRecord {};
 using Record = std::variant<MapRecord, DropRangeRecord, CreateVolume, CloneVolume, DeleteVolume, RevertVolume,
-                            ResizeVolume, PutResource, RemoveResource>;
+                            ResizeVolume, PutResource, RemoveResource, BlockRecord, LandedRecord>;
 size_t encoded_size(const Record& record);
 void encode(const Record& record, std::vector<std::byte>& out);  // appends
-// Takes one record off the front of `bytes`.
+// Takes one record off the front of `bytes`, which outlive it.
 Result<Record> decode_record(ConstBytes& bytes);
 
-constexpr size_t kMapRecordSize = 4 + 32, kDropRangeRecordSize = 4 + 24;
+constexpr size_t kMapRecordSize = 4 + 32, kDropRangeRecordSize = 4 + 24, kLandedRecordSize = 4,
+                 kBlockRecordSize = 4 + 16 + 4096;
 constexpr size_t kMaxKeySize = 96;
 
 // --- geometry of a mapping

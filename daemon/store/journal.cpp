@@ -41,38 +41,71 @@ bool Journal::try_reserve(uint64_t cost) {
   return true;
 }
 
+namespace {
+
+// A batch without its header and without what is put at its head.
+uint64_t padded(uint64_t record_bytes) {
+  return Journal::cost_of(record_bytes);
+}
+
+}  // namespace
+
 uint64_t Journal::staged_bytes() const {
-  return full_batches_bytes_ + (batches_.empty() ? 0 : round_up(batches_.back().size(), kPageSize));
+  return full_batches_bytes_ + (batches_.empty() ? 0 : padded(batches_.back().size()));
 }
 
 void Journal::stage(std::span<const disk::Record> records) {
   size_t size = 0;
   for (const auto& record : records)
     size += disk::encoded_size(record);
-  OBRAZ_CHECK(BatchHeader::kSize + size <= limits::kMaxBatchSize);
-  if (batches_.empty() || batches_.back().size() + size > limits::kMaxBatchSize) {
+  OBRAZ_CHECK(size <= kMaxRecordBytes);
+  if (batches_.empty() || batches_.back().size() + size > kMaxRecordBytes) {
     full_batches_bytes_ = staged_bytes();
-    batches_.emplace_back(BatchHeader::kSize);
+    batches_.emplace_back();
   }
   for (const auto& record : records)
     disk::encode(record, batches_.back());
 }
 
-Journal::Sealed Journal::seal() {
+bool Journal::can_carry(size_t blocks) const {
+  if (batches_.size() > 1)
+    return false;
+  const uint64_t size = blocks * disk::kBlockRecordSize + (batches_.empty() ? 0 : batches_.back().size());
+  const uint64_t kept = carries_ ? 0 : kPageSize;  // to say that they have landed
+  return size <= kMaxRecordBytes && position_ - tail_ + reserved_ + padded(size) + kept <= size_;
+}
+
+Journal::Sealed Journal::seal(bool landed, std::span<const disk::BlockRecord> blocks) {
+  OBRAZ_CHECK(!landed || blocks.empty());
+  std::vector<std::byte> head;
+  if (landed)
+    disk::encode(disk::LandedRecord{}, head);
+  for (const auto& block : blocks)
+    disk::encode(block, head);
+  if (!head.empty() && batches_.empty())
+    batches_.emplace_back();
+  if (carries_ && landed)
+    reserved_ -= kPageSize;
+  if (!carries_ && !blocks.empty())
+    reserved_ += kPageSize;
+  carries_ = !blocks.empty() || (carries_ && !landed);
   Sealed sealed;
   sealed.position = position_;
-  sealed.bytes = AlignedBytes(staged_bytes());
+  sealed.bytes = AlignedBytes(staged_bytes() + round_up(head.size(), kPageSize));
   sealed.batches = batches_.size();
   size_t at = 0;
   const Sequence durable = sequence_;  // one commit at a time: those before have ended
   for (const auto& batch : batches_) {
-    const Bytes bytes = sealed.bytes.bytes().subspan(at, batch.size());
-    std::ranges::copy(batch, bytes.begin());
+    const Bytes bytes = sealed.bytes.bytes().subspan(at, BatchHeader::kSize + head.size() + batch.size());
+    auto end = std::ranges::copy(head, bytes.begin() + BatchHeader::kSize).out;
+    std::ranges::copy(batch, end);
+    head.clear();
     ++sequence_.value;
     chain_ = disk::seal_batch(uuid_, {sequence_, position_, run_, chain_, durable, 0, 0}, bytes);
-    at += round_up(batch.size(), kPageSize);
-    position_ += round_up(batch.size(), kPageSize);
+    at += round_up(bytes.size(), kPageSize);
+    position_ += round_up(bytes.size(), kPageSize);
   }
+  sealed.length = at;
   OBRAZ_CHECK(position_ - tail_ <= size_);
   if (sealed.batches > 1)
     marks::hit(Mark::journal_several_batches);
@@ -100,13 +133,13 @@ Task<Status> Journal::transfer(uint64_t position, Bytes bytes, bool writing) {
 }
 
 Task<Status> Journal::write(const Sealed& sealed) {
-  return transfer(sealed.position, sealed.bytes.bytes(), true);
+  return transfer(sealed.position, sealed.bytes.bytes().first(sealed.length), true);
 }
 
-Task<Result<std::vector<disk::Record>>> Journal::read_next() {
-  std::vector<disk::Record> records;
+Task<Result<Journal::Batch>> Journal::read_next() {
+  Batch batch;
   if (position_ - tail_ + kPageSize > size_)
-    co_return records;
+    co_return std::move(batch);
   AlignedBytes first(kPageSize);
   Status status = co_await transfer(position_, first.bytes(), false);
   OBRAZ_CO_TRY(status);
@@ -115,31 +148,32 @@ Task<Result<std::vector<disk::Record>>> Journal::read_next() {
       header->sequence.value != sequence_.value + 1 || header->chain != chain_) {
     if (header)
       marks::hit(Mark::journal_stale_tail);
-    co_return records;
+    co_return std::move(batch);
   }
   const uint64_t padded = round_up(header->length_bytes, kPageSize);
   if (position_ - tail_ + padded > size_)
-    co_return records;
+    co_return std::move(batch);
   AlignedBytes all(padded);
   status = co_await transfer(position_, all.bytes(), false);
   OBRAZ_CO_TRY(status);
   if (!disk::batch_verifies(*header, all.bytes().first(header->length_bytes))) {
     marks::hit(Mark::journal_torn_tail);
-    co_return records;
+    co_return std::move(batch);
   }
   ConstBytes rest = all.bytes().subspan(BatchHeader::kSize, header->length_bytes - BatchHeader::kSize);
   while (!rest.empty()) {
     auto record = disk::decode_record(rest);
     if (!record)
       co_return Failure(record.error());
-    records.push_back(std::move(*record));
+    batch.records.push_back(std::move(*record));
   }
-  if (records.empty())
+  if (batch.records.empty())
     co_return fail(ErrorCode::corruption, "journal: an empty batch");
   sequence_ = header->sequence;
   chain_ = header->checksum;
   position_ += padded;
-  co_return records;
+  batch.bytes = std::move(all);
+  co_return std::move(batch);
 }
 
 Task<Status> Journal::check_end() {

@@ -2,6 +2,7 @@
 //
 // Invariants: records are staged in the order in which they were applied; what is staged together is in one
 // batch; position − tail never exceeds the ring, because room is reserved before the work that will stage.
+// Blocks of data are carried at the head of the first batch of a seal, where there is room to spare.
 // What a crash leaves behind: a chain of whole batches from the last checkpoint on, ended by the first that
 // does not verify. Thread: the store's.
 #pragma once
@@ -11,6 +12,7 @@
 #include <span>
 #include <vector>
 
+#include "base/limits.h"
 #include "base/result.h"
 #include "io/device.h"
 #include "store/disk_format.h"
@@ -39,15 +41,20 @@ class Journal {
 
   // --- room
   // -----------------------------------------------------------------------------------------------------------
+  // Every batch has room for a landed record beside its header.
+  static constexpr uint64_t kMaxRecordBytes =
+      limits::kMaxBatchSize - disk::BatchHeader::kSize - disk::kLandedRecordSize;
   // What staging records of `record_bytes` together may take, at most.
   static uint64_t cost_of(uint64_t record_bytes) {
-    return round_up(record_bytes + disk::BatchHeader::kSize, disk::kPageSize);
+    return round_up(disk::BatchHeader::kSize + disk::kLandedRecordSize + record_bytes, disk::kPageSize);
   }
   bool try_reserve(uint64_t cost);
   void unreserve(uint64_t cost) { reserved_ -= cost; }
   // Bytes between the tail and what staged records will reach.
   uint64_t used() const { return position_ - tail_ + staged_bytes(); }
   uint64_t size() const { return size_; }
+  // A checkpoint is durable whose next batch is at the position; nothing before it carries what has not
+  // landed.
   void free_up_to(uint64_t position) { tail_ = position; }
 
   // --- staging and writing
@@ -59,10 +66,17 @@ class Journal {
   struct Sealed {
     uint64_t position = 0;
     AlignedBytes bytes;  // whole batches, one after the other
+    size_t length = 0;   // of them
     uint64_t batches = 0;
   };
-  // Everything staged becomes batches with their place, sequence and chain. Memory only.
-  Sealed seal();
+  // Whether the blocks can be carried by the next seal: all in one batch with everything that is staged, in
+  // what is left of the ring when all reservations are used.
+  bool can_carry(size_t blocks) const;
+  // Everything staged becomes batches with their place, sequence and chain. Memory only. With `blocks`, which
+  // can be carried, or `landed`, there is a batch in any case.
+  Sealed seal(bool landed = false, std::span<const disk::BlockRecord> blocks = {});
+  // Whether the ring holds blocks that have not landed.
+  bool carries() const { return carries_; }
   // Not durable before the device is flushed.
   Task<Status> write(const Sealed& sealed);
 
@@ -74,9 +88,12 @@ class Journal {
 
   // --- recovery
   // -----------------------------------------------------------------------------------------------------------
-  // The next batch that follows, as its records; empty when the journal ends here. Errors: io, corruption (a
-  // batch that verifies holds what is no record).
-  Task<Result<std::vector<disk::Record>>> read_next();
+  struct Batch {
+    std::vector<disk::Record> records;  // none: the journal has ended
+    AlignedBytes bytes;                 // into which they point
+  };
+  // The next batch that follows. Errors: io, corruption (a batch that verifies holds what is no record).
+  Task<Result<Batch>> read_next();
   // Where the journal ends for read_next(): whether it does, or a batch that was durable is damaged there and
   // others follow it. Reads the rest of the ring. Errors: io, corruption.
   Task<Status> check_end();
@@ -95,6 +112,9 @@ class Journal {
   uint32_t chain_;
   std::vector<std::vector<std::byte>> batches_;  // staged, each with room for its header in front
   uint64_t full_batches_bytes_ = 0;              // of all but the last, rounded
+  // While set, a page of the ring is reserved, so that there is always room to say that the blocks have
+  // landed.
+  bool carries_ = false;
 };
 
 }  // namespace obraz

@@ -121,11 +121,11 @@ Task<Status> StoreCore::load_table(unsigned id) {
 Task<Status> StoreCore::replay() {
   std::vector<Drop> drops;
   for (;;) {
-    auto records = co_await journal.read_next();
-    OBRAZ_CO_TRY(records);
-    if (records->empty())
+    const auto batch = co_await journal.read_next();
+    OBRAZ_CO_TRY(batch);
+    if (batch->records.empty())
       break;
-    for (const disk::Record& record : *records) {
+    for (const disk::Record& record : batch->records) {
       const Status fits = state.admissible(record);
       if (!fits)
         co_return obraz::fail(ErrorCode::corruption, "journal: a record does not fit the state");
@@ -149,6 +149,13 @@ Task<Status> StoreCore::replay() {
       }
       const Status room = co_await make_room_in_recovery(State::kPagesPerRecord, false);
       OBRAZ_CO_TRY(room);
+      if (const auto* block = std::get_if<disk::BlockRecord>(&record)) {
+        AlignedBytes& content = carried_[block->cluster.value * kClusterSize + block->block * kBlockSize];
+        content = AlignedBytes(kBlockSize);
+        std::ranges::copy(block->content, content.bytes().begin());
+      } else if (std::holds_alternative<disk::LandedRecord>(record)) {
+        carried_.clear();
+      }
       drops.clear();
       state.apply(record, drops);
       for (const Drop& drop : drops)
@@ -184,11 +191,29 @@ Task<Status> StoreCore::make_room_in_recovery(uint64_t pages, bool allocate) {
   co_return Status();
 }
 
+// A second power cut changes nothing: the journal has them until the checkpoint.
+Task<Status> StoreCore::land_carried() {
+  for (const auto& [offset, content] : carried_) {
+    if (state.cluster_count({offset / kClusterSize}) == 0) {
+      marks::hit(Mark::carried_for_nobody);
+      continue;
+    }
+    marks::hit(Mark::carried_replayed);
+    const Status status = co_await data.write(offset, content.bytes());
+    OBRAZ_CO_TRY(status);
+    unflushed.add_unknown();
+  }
+  carried_.clear();
+  co_return Status();
+}
+
 Task<Status> StoreCore::start() {
-  // The pages that the first checkpoint needs are taken now.
-  Status status = co_await make_room_in_recovery(state.next_checkpoint_pages(), true);
+  Status status = co_await land_carried();  // 5
   OBRAZ_CO_TRY(status);
-  superblock.run = superblock.generation + 1;  // 5
+  // The pages that the first checkpoint needs are taken now.
+  status = co_await make_room_in_recovery(state.next_checkpoint_pages(), true);
+  OBRAZ_CO_TRY(status);
+  superblock.run = superblock.generation + 1;  // 6
   journal.start_run(superblock.run);
   committer_.spawn(commit_loop());
   status = co_await run_checkpoint(false);

@@ -153,6 +153,9 @@ Status State::admissible(const Record& record) const {
   } else if (const auto* r = std::get_if<RemoveResource>(&record)) {
     if (!resources_.contains(r->key))
       return fail(ErrorCode::not_found, "no such resource");
+  } else if (const auto* r = std::get_if<disk::BlockRecord>(&record)) {
+    if (!r->cluster || r->cluster.value >= cluster_count_ || r->block >= kBlocksPerCluster)
+      return fail(ErrorCode::out_of_range, "a block beyond the device");
   }
   return {};
 }

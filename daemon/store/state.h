@@ -210,6 +210,9 @@ class State {
   void apply_one(const ResizeVolume& r, std::vector<Drop>& drops);
   void apply_one(const PutResource& r, std::vector<Drop>& drops);
   void apply_one(const RemoveResource& r, std::vector<Drop>& drops);
+  // Data is none of its business.
+  void apply_one(const disk::BlockRecord&, std::vector<Drop>&) {}
+  void apply_one(const disk::LandedRecord&, std::vector<Drop>&) {}
 
   std::shared_ptr<VolumeState> add_volume(VolumeId id, VolumeKind kind, uint64_t size_bytes);
   void grow_root(VolumeState& volume, uint64_t size_bytes);

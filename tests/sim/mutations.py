@@ -32,10 +32,30 @@ MUTATIONS = {
     "no flush after the journal write": (
         "core.cpp", "status = co_await flush_meta();  // 4", "status = Status();", RANDOM),
     "data that was being written counts as flushed": (
-        "core.cpp", "data_dirty = false;\n    ++counters.data_flushes;\n    status = co_await data.flush();",
-        "++counters.data_flushes;\n    status = co_await data.flush();\n    data_dirty = false;", RANDOM),
+        "core.cpp", "status = co_await data.flush();", "status = co_await data.flush();\n    unflushed.clear();",
+        RANDOM),
     "a failed journal write is acknowledged": (
         "core.cpp", 'if (!status)\n      co_return fail("journal write", status.error());', "", RANDOM),
+    # data that the journal carries
+    "carried blocks are not replayed": (
+        "recovery.cpp", "const Status status = co_await data.write(offset, content.bytes());", "const Status status;",
+        RANDOM),
+    "what recovery has put in place is not flushed": (
+        "recovery.cpp", "OBRAZ_CO_TRY(status);\n    unflushed.add_unknown();", "OBRAZ_CO_TRY(status);", RANDOM),
+    "a flush of data does not end what the journal carries": (
+        "core.cpp", "const bool landed = flushes && journal.carries();", "const bool landed = false;", RANDOM),
+    "replay does not heed that blocks have landed": (
+        "recovery.cpp", "carried_.clear();\n      }", "}", RANDOM),
+    "a checkpoint relies on what the journal before it carries": (
+        "core.cpp", "const bool flushes = !carries && (unflushed.any() || (freezes && journal.carries()));",
+        "const bool flushes = !carries && unflushed.any();", RANDOM),
+    "a checkpoint's commit carries": ("core.cpp", "if (freezes || !unflushed.known()", "if (!unflushed.known()", RANDOM),
+    "a block that was written again is carried as it was": (
+        "unflushed.h", "std::copy_n(bytes.data(), kBlockSize, content.data());",
+        "if (is_zero(content)) std::copy_n(bytes.data(), kBlockSize, content.data());", RANDOM),
+    "what was written without being known is not flushed": (
+        "unflushed.h", "bool any() const { return !blocks_.empty() || !known_; }",
+        "bool any() const { return !blocks_.empty(); }", RANDOM),
     # drop rule
     "a count is lowered before the record is durable": (
         "core.cpp", "drops_.front().record <= durable_records_ &&", "", RANDOM),
@@ -128,6 +148,10 @@ MUTATIONS = {
 }
 
 
+# The sources that decide by what is inline in a header.
+USERS = {"slot.h": ["data_path.cpp"], "state.h": ["data_path.cpp"], "unflushed.h": ["core.cpp", "data_path.cpp"]}
+
+
 class Build:
     def __init__(self, folder):
         self.folder = pathlib.Path(folder).resolve()
@@ -173,10 +197,10 @@ def attempt(build, name):
     with tempfile.TemporaryDirectory(prefix="obraz-mutation-") as folder:
         where = pathlib.Path(folder)
         changed = source.replace(text, replacement)
-        if file.endswith(".h"):  # the one source that uses slot.h, or what is inline in state.h, to decide
+        if file.endswith(".h"):
             (where / "store").mkdir()
             (where / "store" / file).write_text(changed)
-            sources = ["data_path.cpp"]
+            sources = USERS[file]
         else:
             (where / file).write_text(changed)
             sources = [file]

@@ -67,7 +67,7 @@ TEST(Superblock, IsAsItsTableSays) {
   EXPECT_EQ(page[16], std::byte{0xa0});
   EXPECT_EQ(page[31], std::byte{0xaf});
   EXPECT_EQ(at<uint64_t>(page, 32), 16u) << "odd generations live on page 16";
-  EXPECT_EQ(at<uint64_t>(page, 40), 1u) << "checksums of data";
+  EXPECT_EQ(at<uint64_t>(page, 40), 3u) << "checksums of data, blocks in the journal";
   EXPECT_EQ(at<uint64_t>(page, 56), 0x44u);
   EXPECT_EQ(at<uint64_t>(page, 64), 7u);
   EXPECT_EQ(at<uint64_t>(page, 72), 5u);
@@ -127,7 +127,7 @@ TEST(Superblock, ImpossibleFieldsAreRefused) {
     return read ? std::optional<ErrorCode>() : read.error().code;
   };
   EXPECT_EQ(with(64, 7), std::nullopt);  // as it was
-  EXPECT_EQ(with(40, 3), ErrorCode::unsupported);
+  EXPECT_EQ(with(40, 7), ErrorCode::unsupported);
   EXPECT_EQ(with(40, 0), ErrorCode::corruption) << "checksums without the feature";
   EXPECT_EQ(with(48, 1), ErrorCode::unsupported);
   EXPECT_EQ(with(56, ~0ull), std::nullopt) << "features to ignore";
@@ -228,6 +228,11 @@ TEST(DropEntry, ReadBackAndRefused) {
   EXPECT_FALSE(decode_drop_entry(bytes.data()));
 }
 
+ConstBytes block_of_data() {
+  static const std::vector<std::byte> block(kBlockSize, std::byte{0x5a});
+  return block;
+}
+
 std::vector<Record> every_record() {
   return {MapRecord{{1}, {2}, {{3}, {4}, 5, 8}},
           DropRangeRecord{{1}, 7, 2},
@@ -238,7 +243,9 @@ std::vector<Record> every_record() {
           ResizeVolume{{1}, 2 * limits::kMinVolumeSize},
           PutResource{"disk/1", std::string("\0\1\2", 3)},
           PutResource{std::string(kMaxKeySize, 'k'), std::string(limits::kMaxResourceSize, 'v')},
-          RemoveResource{"disk/1"}};
+          RemoveResource{"disk/1"},
+          BlockRecord{{7}, 15, block_of_data()},
+          LandedRecord{}};
 }
 
 TEST(Record, EachIsReadBackAndAsLongAsItSays) {
@@ -263,7 +270,7 @@ TEST(Record, EachIsReadBackAndAsLongAsItSays) {
 }
 
 TEST(Record, KindsHaveTheNumbersOfTheTable) {
-  const int numbers[] = {1, 2, 3, 4, 5, 6, 7, 8, 8, 9};
+  const int numbers[] = {1, 2, 3, 4, 5, 6, 7, 8, 8, 9, 10, 11};
   size_t i = 0;
   for (const Record& record : every_record()) {
     std::vector<std::byte> bytes;
@@ -293,7 +300,7 @@ TEST(Record, RandomBytesNeverHarm) {
     for (auto& byte : bytes)
       byte = random() % 2 ? std::byte(random()) : std::byte{0};
     if (bytes.size() >= 4 && random() % 2) {  // a plausible start
-      bytes[0] = std::byte(1 + random() % 9);
+      bytes[0] = std::byte(1 + random() % 11);
       bytes[1] = std::byte{0};
       store_le<uint16_t>(&bytes[2], uint16_t(bytes.size()));
     }

@@ -44,7 +44,8 @@ std::string dump(const char* name, const SimImage& image, uint64_t size_bytes) {
 }
 
 // A disk with two clusters written, an image of it, a block written since, and, when the image has its
-// checksums, a trim; a resource. The journal of the last changes stays behind.
+// checksums, a trim; a resource. Then a little is written, and more. The journal of the last changes stays
+// behind.
 Task<Status> fill(Store* store) {
   const VolumeId disk = store->new_volume_id(), image = store->new_volume_id();
   Transaction first;
@@ -68,6 +69,20 @@ Task<Status> change(Store* store) {
   OBRAZ_CO_TRY(status);
   Volume volume = *store->open_volume({1});
   status = co_await volume.discard(kClusterSize / 2, kClusterSize);
+  OBRAZ_CO_TRY(status);
+  status = co_await volume.flush();
+  OBRAZ_CO_TRY(status);
+  std::vector<std::byte> block(kBlockSize);  // little, so the journal carries it
+  block[1] = std::byte{0x22};
+  for (int i = 0; i < 2; ++i) {
+    status = co_await volume.write(0, block);
+    OBRAZ_CO_TRY(status);
+    status = co_await volume.flush();
+    OBRAZ_CO_TRY(status);
+  }
+  // Much, so `data` is flushed, and what was carried has landed.
+  const std::vector<std::byte> much(kClusterSize / 2);
+  status = co_await volume.write(0, much);
   OBRAZ_CO_TRY(status);
   co_return co_await volume.flush();
 }
