@@ -2,7 +2,6 @@
 // gone when the program ends, and no going on after an error.
 #pragma once
 
-#include <benchmark/benchmark.h>
 #include <unistd.h>
 
 #include <cstdio>
