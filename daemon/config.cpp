@@ -75,6 +75,11 @@ std::expected<Config, int> parse_config(int argc, char** argv) {
   app.add_option("--max-sessions", config.max_sessions, "NBD clients at once")
       ->check(CLI::Range(1u, limits::kMaxSessions))
       ->capture_default_str();
+  app.add_option("--spin", config.spin_us,
+                 "microseconds to look for a client's next request before sleeping, as long as that finds "
+                 "them; 0: sleep at once")
+      ->check(CLI::Range(uint64_t(0), limits::kMaxSpinUs))
+      ->capture_default_str();
   app.add_flag("--debug", config.debug, "log more");
   try {
     app.parse(argc, argv);

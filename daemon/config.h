@@ -27,7 +27,8 @@ struct Config {
   uint64_t scrub_rate = limits::kDefaultScrubRate;   // likewise
   unsigned scrub_days = limits::kDefaultScrubDays;
   unsigned max_sessions = limits::kMaxSessions;
-  bool debug = false;  // log more
+  uint64_t spin_us = limits::kDefaultSpinUs;  // before sleeping, when requests come back to back
+  bool debug = false;                         // log more
 };
 
 // The other way: the exit status, after help or what is wrong has been printed.

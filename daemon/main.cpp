@@ -350,7 +350,7 @@ int run(int argc, char** argv) {
   // What a peer sends wrong is answered to the peer; the library would write a line about each.
   google::protobuf::SetLogHandler(nullptr);
   raise_descriptor_limit();
-  const auto reactor = Reactor::create();
+  const auto reactor = Reactor::create({.spin_us = config->spin_us});
   if (!reactor) {
     log::error("cannot start: {}; the kernel must have io_uring (Linux 6.1 or later)",
                describe(reactor.error()));

@@ -46,6 +46,7 @@ constexpr uint64_t kGiveBackPart = 4 * MiB;    // punched at a time
 constexpr uint64_t kPageSlabSize = 8 * MiB;    // the same for node pages of the meta file
 
 // --- io
+constexpr uint64_t kDefaultSpinUs = 50, kMaxSpinUs = 1000;
 // ------------------------------------------------------------------------------------------------------------
 constexpr uint64_t kDefaultBufferArena =
     128 * MiB;                           // (config) all payloads in flight; none free = stop receiving

@@ -33,6 +33,8 @@ BufferPool::BufferPool(Executor& executor, size_t arena_bytes)
   const size_t blocks = arena_bytes_ / kMinBuffer;
   free_order_.assign(blocks, 0);
   position_.assign(blocks, 0);
+  for (auto& list : quick_)
+    list.reserve(kQuickBlocks);
   for (size_t at = arena_bytes_; at > 0; at -= kMaxBuffer)  // the lowest is on top of the list
     give_back(arena_ + at - kMaxBuffer, kMaxBuffer);
 }
@@ -48,6 +50,21 @@ unsigned BufferPool::order_of(size_t size) {
 }
 
 std::byte* BufferPool::take(unsigned order) {
+  std::byte* data = nullptr;
+  if (order < kQuickOrders && !quick_[order].empty()) {
+    data = arena_ + size_t(quick_[order].back()) * kMinBuffer;
+    quick_[order].pop_back();
+  } else {
+    data = take_merged(order);
+    if (!data && merge_quick())
+      data = take_merged(order);
+  }
+  if (data)
+    free_bytes_ -= kMinBuffer << order;
+  return data;
+}
+
+std::byte* BufferPool::take_merged(unsigned order) {
   unsigned have = order;
   while (have < kOrders && free_[have].empty())
     ++have;
@@ -63,15 +80,34 @@ std::byte* BufferPool::take(unsigned order) {
     position_[upper] = uint32_t(free_[have].size());
     free_[have].push_back(upper);
   }
-  free_bytes_ -= kMinBuffer << order;
   return arena_ + size_t(index) * kMinBuffer;
 }
 
 void BufferPool::give_back(std::byte* data, size_t size) {
-  unsigned order = order_of(size);
+  const unsigned order = order_of(size);
+  const auto index = uint32_t(block_index(data));
   free_bytes_ += kMinBuffer << order;
-  auto index = uint32_t(block_index(data));
-  while (order + 1 < kOrders) {  // merge with the buddy while it is free and whole
+  // Somebody who waits waits for a larger one.
+  if (order < kQuickOrders && quick_[order].size() < kQuickBlocks && waiters_.empty())
+    return quick_[order].push_back(index);
+  merge(index, order);
+  serve_waiters();
+}
+
+// Whether there was anything to merge.
+bool BufferPool::merge_quick() {
+  bool any = false;
+  for (unsigned order = 0; order < kQuickOrders; ++order) {
+    any |= !quick_[order].empty();
+    for (const uint32_t index : quick_[order])
+      merge(index, order);
+    quick_[order].clear();
+  }
+  return any;
+}
+
+void BufferPool::merge(uint32_t index, unsigned order) {
+  while (order + 1 < kOrders) {  // with the buddy while that is free and whole
     const uint32_t buddy = index ^ (1u << order);
     if (buddy >= free_order_.size() || free_order_[buddy] != order + 1)
       break;
@@ -87,7 +123,6 @@ void BufferPool::give_back(std::byte* data, size_t size) {
   free_order_[index] = uint8_t(order + 1);
   position_[index] = uint32_t(free_[order].size());
   free_[order].push_back(index);
-  serve_waiters();
 }
 
 Buffer BufferPool::try_acquire(size_t size) {

@@ -1,6 +1,7 @@
 // BufferPool: page-aligned payload buffers out of one arena of fixed size (a buddy system of 4 KiB … 32 MiB),
-// which the ring can register as one. All payloads in flight live here: when none is free, the asker waits,
-// in order, and that is the back-pressure.
+// which the ring can register as one. Small blocks that come back are kept as they are, for the next request
+// like the last; they are merged when a larger one is asked for and there is none. All payloads in flight
+// live here: when none is free, the asker waits, in order, and that is the back-pressure.
 //
 // Invariant: a buffer's bytes are whatever they were; nobody relies on zeros. Thread: the executor's.
 #pragma once
@@ -70,9 +71,15 @@ class BufferPool {
   friend class Buffer;
   static constexpr unsigned kOrders = 15;  // 4 KiB << 14 = 64 MiB
 
+  static constexpr unsigned kQuickOrders = 6;  // 4 KiB … 128 KiB
+  static constexpr size_t kQuickBlocks = 32;   // kept of each
+
   static unsigned order_of(size_t size);
   std::byte* take(unsigned order);
+  std::byte* take_merged(unsigned order);
   void give_back(std::byte* data, size_t size);
+  void merge(uint32_t index, unsigned order);
+  bool merge_quick();
   void serve_waiters();
   size_t block_index(const std::byte* data) const { return size_t(data - arena_) / kMinBuffer; }
 
@@ -80,6 +87,8 @@ class BufferPool {
   std::byte* arena_ = nullptr;
   size_t arena_bytes_ = 0, free_bytes_ = 0;
   std::array<std::vector<uint32_t>, kOrders> free_;  // indices of free blocks, in units of kMinBuffer
+  std::array<std::vector<uint32_t>, kQuickOrders>
+      quick_;                        // free, neither split nor merged; the last is the next
   std::vector<uint8_t> free_order_;  // by index: order + 1 of the free block that starts there, or 0
   std::vector<uint32_t> position_;   // by index: where the block stands in its free_ list
   WaitQueue waiters_;

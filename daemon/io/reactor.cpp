@@ -82,13 +82,17 @@ void Reactor::run() {
   stopping_ = false;
   internal_.spawn(watch_posts());
   while (internal_.count() > 0) {  // watch_posts ends last
-    running_.swap(ready_);
-    for (auto handle : running_)
-      handle.resume();
-    running_.clear();
+    // What is ready, and what that makes ready, before the kernel is asked again: each visit is a system
+    // call. Not without end, so that completions and timers have their turn when somebody is always ready.
+    for (unsigned round = 0; round < kRounds && !ready_.empty(); ++round) {
+      running_.swap(ready_);
+      for (auto handle : running_)
+        handle.resume();
+      running_.clear();
+    }
     if (internal_.count() == 0)
       break;
-    // Timers fire between rounds, also when somebody is always ready. Waiting is for when nobody is.
+    // Waiting is for when nobody is ready.
     const uint64_t deadline = fire_due_timers();
     uint64_t timeout = UINT64_MAX;
     if (deadline != UINT64_MAX) {

@@ -1,6 +1,6 @@
-// Reactor: one thread, one ring, one ready queue. Loop: run what is ready → submit and wait → collect →
-// repeat. Operations are awaitables that live in the awaiting coroutine's frame and give back what the system
-// call would have: a count, or a negative errno. Completions only enqueue.
+// Reactor: one thread, one ring, one ready queue. Loop: run what is ready, until nothing is → submit and wait
+// → collect → repeat. Operations are awaitables that live in the awaiting coroutine's frame and give back
+// what the system call would have: a count, or a negative errno. Completions only enqueue.
 //
 // Thread: everything but post() and stop() belongs to the thread that calls run().
 #pragma once
@@ -52,6 +52,9 @@ struct ReactorOptions {
   unsigned entries = 1024;
   bool register_files = true, register_buffers = true;  // tests turn them off to walk the fallbacks
   bool deferred_task_run = true;
+  // How long to look for the next request before sleeping, while nothing is asked of the devices; 0: not at
+  // all.
+  uint64_t spin_us = 0;
 };
 
 class Reactor final : public Executor {
@@ -93,6 +96,8 @@ class Reactor final : public Executor {
   std::string features() const;
 
  private:
+  static constexpr unsigned kRounds = 16;
+
   explicit Reactor(std::unique_ptr<Ring> ring);
   Task<void> watch_posts();
   void run_posted();

@@ -24,7 +24,8 @@ class Ring {
   // full.
   void submit(RingOperation& operation);
   // Submits what is queued; waits for at least one completion when `wait` is set, at most `timeout_us`
-  // (UINT64_MAX: without end). Failed or interrupted waits just return.
+  // (UINT64_MAX: without end). Failed or interrupted waits just return. May look for completions for some
+  // microseconds before it sleeps: Spin below.
   void submit_and_wait(bool wait, uint64_t timeout_us);
   // Hands completed operations to the executor's ready queue, with their results. Returns how many.
   unsigned collect(Executor& executor);
@@ -35,6 +36,7 @@ class Ring {
   std::string features() const;
 
  private:
+  bool spin();
   struct Implementation;
   explicit Ring(std::unique_ptr<Implementation> implementation);
   std::unique_ptr<Implementation> implementation_;

@@ -109,44 +109,59 @@ Task<void> Session::receive_requests() {
       co_return;
     ++counters_.requests;
     co_await slots_.acquire();
-    const bool good = co_await start(*request);
-    if (!good)
-      co_return;
+    Verdict verdict = validate(*request, terms());
+    if (refusing_)
+      verdict = {WireError::shutdown, "the server is closing this session"};
+    if (verdict.error != WireError::none) {
+      const bool good = co_await refuse_request(*request, verdict);
+      if (!good)
+        co_return;
+      continue;
+    }
+    InFlight in_flight{*request, payload_size(*request), {}, {}};
+    if (in_flight.share > 0) {
+      // Nearly always at once, and then without a coroutine for it.
+      if (!shares_.try_acquire(in_flight.share))
+        co_await shares_.acquire(in_flight.share);
+      payload_held_ += in_flight.share;
+      const size_t shift = shift_of(*request);
+      in_flight.buffer = sessions_.pool().try_acquire(shift + in_flight.share);
+      if (!in_flight.buffer)
+        in_flight.buffer = co_await sessions_.acquire(shift + in_flight.share);
+      in_flight.payload = in_flight.buffer.bytes().subspan(shift);
+    }
+    if (request->command == Command::write && !take_payload(in_flight.payload)) {
+      const bool good = co_await receive_payload(in_flight.payload);
+      if (!good) {
+        leave(in_flight);
+        co_return;
+      }
+    }
+    serve(std::move(in_flight));
   }
 }
 
-// The slot is taken; whoever answers the request gives it back.
-Task<bool> Session::start(Request request) {
-  Verdict verdict = validate(request, terms());
-  if (refusing_)
-    verdict = {WireError::shutdown, "the server is closing this session"};
-  if (verdict.error != WireError::none) {
-    bool good = true;
-    if (request.has_payload()) {
-      // Far more than anyone may send: rather than read it all, give up the stream, after the answer.
-      if (request.length > limits::kMaxDrain)
-        good = false;
-      else
-        good = co_await drain(request.length);
-      // A request that was not received whole has no answer, unless it is the one that ends the session.
-      if (!good && request.length <= limits::kMaxDrain) {
-        slots_.release();
-        co_return false;
-      }
-    }
-    requests_.spawn(answer(request, verdict));
-    co_return good;
-  }
-
-  InFlight in_flight = co_await prepare(request);
-  if (request.command == Command::write) {
-    const bool good = co_await receive_payload(in_flight.payload);
-    if (!good) {
-      leave(in_flight);
+// Answers a request that will not be done, and gives its slot back. False: the stream is lost.
+Task<bool> Session::refuse_request(Request request, Verdict verdict) {
+  bool good = true;
+  if (request.has_payload()) {
+    // Far more than anyone may send: rather than read it all, give up the stream, after the answer.
+    if (request.length > limits::kMaxDrain)
+      good = false;
+    else
+      good = co_await drain(request.length);
+    // A request that was not received whole has no answer, unless it is the one that ends the session.
+    if (!good && request.length <= limits::kMaxDrain) {
+      slots_.release();
       co_return false;
     }
   }
-  switch (request.command) {
+  requests_.spawn(answer(request, verdict));
+  co_return good;
+}
+
+void Session::serve(InFlight in_flight) {
+  switch (in_flight.request.command) {
     case Command::read:
       requests_.spawn(serve_read(std::move(in_flight)));
       break;
@@ -160,7 +175,6 @@ Task<bool> Session::start(Request request) {
       requests_.spawn(serve_other(std::move(in_flight)));
       break;
   }
-  co_return true;
 }
 
 uint64_t Session::payload_size(const Request& request) {
@@ -180,20 +194,10 @@ uint64_t Session::payload_size(const Request& request) {
   }
 }
 
-Task<Session::InFlight> Session::prepare(Request request) {
-  InFlight in_flight;
-  in_flight.request = request;
-  const uint64_t size = payload_size(request);
-  if (size == 0)
-    co_return std::move(in_flight);
-  in_flight.share = size;
-  co_await shares_.acquire(size);
-  payload_held_ += size;
+// Where in a page the payload begins: as on the disk, so that the device can read and write it there.
+size_t Session::shift_of(const Request& request) {
   const bool data = request.command == Command::read || request.command == Command::write;
-  const size_t shift = data ? size_t(request.offset % kBlockSize) : 0;
-  in_flight.buffer = co_await sessions_.acquire(shift + size);
-  in_flight.payload = in_flight.buffer.bytes().subspan(shift);
-  co_return std::move(in_flight);
+  return data ? size_t(request.offset % kBlockSize) : 0;
 }
 
 Task<bool> Session::fill(size_t size) {
@@ -213,6 +217,16 @@ Task<bool> Session::fill(size_t size) {
   }
   only_header_ = false;
   co_return true;
+}
+
+// Whether all of it had been received.
+bool Session::take_payload(Bytes into) {
+  if (into.size() > end_ - begin_)
+    return false;
+  if (!into.empty())
+    std::memcpy(into.data(), received_.get() + begin_, into.size());
+  begin_ += into.size();
+  return true;
 }
 
 Task<bool> Session::receive_payload(Bytes into) {

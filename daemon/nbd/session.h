@@ -53,11 +53,13 @@ class Session {
 
   // --- receiving ----------------------------------------------------------------------------------------
   Task<void> receive_requests();
-  Task<bool> start(Request request);  // false: the stream is lost
-  Task<bool> fill(size_t size);       // at least `size` bytes in the receive buffer
+  Task<bool> refuse_request(Request request, Verdict verdict);
+  void serve(InFlight in_flight);
+  Task<bool> fill(size_t size);  // at least `size` bytes in the receive buffer
+  bool take_payload(Bytes into);
   Task<bool> receive_payload(Bytes into);
   Task<bool> drain(uint64_t length);
-  Task<InFlight> prepare(Request request);
+  static size_t shift_of(const Request& request);
   static uint64_t payload_size(const Request& request);
 
   // --- requests: each runs in requests_ -----------------------------------------------------------------

@@ -76,7 +76,9 @@ class Sessions {
  private:
   friend class Session;
 
-  // A payload buffer. Waiting ones make the peers that hold memory without reading their replies suspicious.
+  BufferPool& pool() { return pool_; }
+  // A payload buffer when none is free at once. Waiting ones make the peers that hold memory without reading
+  // their replies suspicious.
   Task<Buffer> acquire(size_t size);
   Task<void> relieve();
   Task<void> end_all(std::optional<VolumeId> volume);

@@ -57,6 +57,8 @@ INSTANTIATE_TEST_SUITE_P(Features, ReactorTest,
                          testing::Values(ReactorOptions{}, ReactorOptions{.register_files = false},
                                          ReactorOptions{.register_buffers = false},
                                          ReactorOptions{.deferred_task_run = false},
+                                         ReactorOptions{.spin_us = 100},
+                                         ReactorOptions{.deferred_task_run = false, .spin_us = 100},
                                          ReactorOptions{.entries = 4,
                                                         .register_files = false,
                                                         .register_buffers = false,
@@ -66,7 +68,7 @@ INSTANTIATE_TEST_SUITE_P(Features, ReactorTest,
                            return std::string(o.register_files ? "files" : "plainfiles") +
                                   (o.register_buffers ? "_buffers" : "_plainbuffers") +
                                   (o.deferred_task_run ? "_deferred" : "_direct") +
-                                  (o.entries < 8 ? "_tiny" : "");
+                                  (o.entries < 8 ? "_tiny" : "") + (o.spin_us > 0 ? "_spinning" : "");
                          });
 
 TEST_P(ReactorTest, SaysWhatWasGranted) {
