@@ -27,6 +27,9 @@ constexpr uint64_t kMaxCarriedWrite = 16 * KiB;  // a longer one is flushed
 constexpr uint64_t kMaxResourceSize =
     32 * KiB;  // one resource record; 64 labels of 126 bytes and the rest fit
 constexpr uint64_t kDefaultNodeCacheSize = 256 * MiB;  // (config) mapping nodes kept in memory
+constexpr uint64_t kMaxCachedRead =
+    256 * KiB;  // larger reads are copies, backups: no reason to keep what they read
+constexpr unsigned kMaxCloneFills = 1024;       // reads for the cache of clones under way; more are not kept
 constexpr uint64_t kDefaultDirtyNodes = 8192;   // (config) 32 MiB: checksumming them at a freeze takes ~4 ms
 constexpr uint64_t kMaxRequestSize = 32 * MiB;  // one read or write; the NBD protocol's customary maximum
 constexpr uint64_t kWindowSize =

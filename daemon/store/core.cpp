@@ -20,6 +20,7 @@ StoreCore::StoreCore(Executor& e, Device& m, Device& d, const StoreOptions& o, c
       unflushed(o.carried_blocks),
       io(e),
       operations(e),
+      clone_cache(e, o.clone_cache_bytes),
       commit_event_(e),
       staged_event_(e),
       checkpoint_event_(e),
@@ -598,8 +599,11 @@ Task<Status> StoreCore::commit(Transaction transaction) {
   for (const auto& [source, mark] : sources)
     if (source->writes.oldest() < mark)
       marks::hit(Mark::snapshot_waited_for_write);
+  // What they write is shared from now on, and not yet still: the cache of clones keeps none of it.
+  ++landing;
   for (const auto& [source, mark] : sources)
     co_await source->writes.wait_until_past(mark);
+  --landing;
   // Sealed after the landing: its data flush covers what landed.
   status = co_await join_commit();
   OBRAZ_CO_TRY(status);

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "io/sync.h"
+#include "store/clone_cache.h"
 #include "store/disk_format.h"
 #include "store/journal.h"
 #include "store/request_order.h"
@@ -134,6 +135,9 @@ class StoreCore {
   StoreStats counters;
   std::string failure;  // why the store is read-only; empty when it is not
   uint64_t damaged_events = 0;
+  CloneCache clone_cache;
+  // Snapshots and clones that wait for writes which were in flight at their instant.
+  unsigned landing = 0;
 
  private:
   struct Frozen {
@@ -145,6 +149,7 @@ class StoreCore {
     uint64_t record, io_mark;
   };
   struct Window;
+  class CachedRead;  // cached_read.h
   struct Segment {
     uint64_t device_offset = 0;
     Bytes bytes;

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "store/cached_read.h"
 #include "store/core.h"
 #include "store/marks.h"
 
@@ -149,6 +150,7 @@ Task<Status> StoreCore::read_piece(VolumePtr volume, uint64_t offset, Bytes into
   entry.begin(io);
   std::vector<Segment> segments;
   std::vector<ToVerify> to_verify;
+  CachedRead cached(*this, end - begin);
   for (uint64_t at = begin; at < end;) {
     const VirtualCluster cluster{at / kClusterSize};
     const auto view = co_await leaf(volume, cluster);
@@ -173,7 +175,9 @@ Task<Status> StoreCore::read_piece(VolumePtr volume, uint64_t offset, Bytes into
           run += kBlockSize;
       }
       const Bytes bytes = target.subspan(at - begin, run - at);
-      if (place) {
+      if (place && clone_cache.on() && (view->shared || state.cluster_count(place) > 1)) {
+        cached.add({place, unsigned(at / kBlockSize % kBlocksPerCluster), bytes}, at, segments, to_verify);
+      } else if (place) {
         segments.push_back({place.value * kClusterSize + at % kClusterSize, bytes, false});
         if (state.is_summed(place))
           to_verify.push_back({place, at, bytes});
@@ -187,9 +191,12 @@ Task<Status> StoreCore::read_piece(VolumePtr volume, uint64_t offset, Bytes into
       at = run;
     }
   }
-  status = co_await transfer(std::move(segments));
+  if (!segments.empty())
+    status = co_await transfer(std::move(segments));
   if (status && !to_verify.empty())
     status = co_await verify(*volume, to_verify);
+  if (cached.used())
+    status = co_await cached.finish(*volume, status);
   end_io(entry);
   OBRAZ_CO_TRY(status);
   if (direct)
@@ -414,6 +421,8 @@ Task<Status> StoreCore::write_window(VolumePtr volume, uint64_t offset, ConstByt
     volume_entry.begin(volume->writes);
     w.generation = volume->generation;
     for (const auto& piece : w.pieces) {
+      if (clone_cache.on())
+        clone_cache.drop(piece.target);  // from here on it changes, or becomes another one
       switch (piece.kind) {
         case WriteKind::in_place:
           ++counters.writes_in_place;

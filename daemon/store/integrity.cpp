@@ -31,6 +31,8 @@ void StoreCore::report_bad(VolumeState& volume, VirtualCluster at, PhysicalClust
                            const char* what) {
   counters.checksum_errors += unsigned(std::popcount(blocks));
   volume.damaged = true;
+  if (clone_cache.on())
+    clone_cache.drop(cluster);  // an error is one for everybody, now and later
   if (state.report_bad(cluster, {volume.id, at, blocks}))
     log::error("store: volume {} at offset {}: cluster {} {} (blocks {:04x})", volume.id.value,
                at.value * kClusterSize, cluster.value, what, blocks);
@@ -239,6 +241,8 @@ Task<Status> StoreCore::store_sums(VolumePtr volume, LeafClusters& clusters) {
     if (state.cluster_count(one.cluster) == 0)
       co_return obraz::fail(ErrorCode::corruption, "counts: a cluster that a volume shows is free");
     state.set_sums(one.cluster, one.sums);
+    if (clone_cache.on())
+      clone_cache.drop(one.cluster);  // what is there was not compared with anything
   }
   if (state.cache().dirty_count() > options.dirty_nodes)
     want_checkpoint();

@@ -40,7 +40,11 @@ namespace obraz::marks {
   /* checksums of data */                                                                         \
   X(volume_summed) X(summing_outlived) X(node_no_longer_summed)     \
   X(old_checksum_erased) X(summed_cluster_used_again_in_replay) X(read_verified)                  \
-  X(last_owner_redirected) X(scrub_passed)
+  X(last_owner_redirected) X(scrub_passed)                                                        \
+  /* cache of clones */                                                                           \
+  X(cache_hit) X(cache_waited_for_fill) X(cache_waited_in_vain) X(cache_fill_voided)              \
+  X(cache_dropped) X(cache_evicted) X(cache_remembered) X(cache_fills_exhausted)                  \
+  X(cache_not_filled_while_landing)
 // clang-format on
 
 enum class Mark : uint8_t {

@@ -319,6 +319,10 @@ StoreStats Store::stats() const {
   stats.nodes_dirty = cache.dirty_count() + cache.frozen_count();
   stats.node_loads = cache.loads();
   stats.node_evictions = cache.evictions();
+  stats.clone_cache_bytes = core_->clone_cache.size_bytes();
+  stats.clone_cache_used_bytes = core_->clone_cache.used_bytes();
+  stats.clone_cache_hits = core_->clone_cache.hits();
+  stats.clone_cache_misses = core_->clone_cache.misses();
   stats.journal_bytes_used = core_->journal.used();
   stats.journal_bytes_total = core_->journal.size();
   return stats;

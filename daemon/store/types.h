@@ -111,6 +111,8 @@ struct StoreStats {
   uint64_t summed_bytes = 0, volumes_to_sum = 0;  // clusters with checksums; volumes that wait for theirs
   uint64_t checksum_errors = 0;                   // blocks, by reads and scrubs
   uint64_t scrub_passes = 0, scrubbed_bytes = 0;  // whole passes; bytes of all passes since the opening
+  uint64_t clone_cache_bytes = 0, clone_cache_used_bytes = 0;  // at most; data in it now
+  uint64_t clone_cache_hits = 0, clone_cache_misses = 0;       // blocks of what several volumes show
   uint64_t journal_bytes_used = 0, journal_bytes_total = 0, replayed_records = 0;
 };
 

@@ -141,6 +141,37 @@ MUTATIONS = {
         "state.cpp", "left & disk::kMaxCount ? left : 0", "left", RANDOM),
     "the scrub compares nothing": (
         "integrity.cpp", "status = co_await verify(*volume, {&part, 1});", "status = Status();", tests("Scrub.*")),
+    # cache of clones
+    "a write in place leaves what is cached": (
+        "data_path.cpp", "clone_cache.drop(piece.target);",
+        "if (piece.kind != WriteKind::in_place) clone_cache.drop(piece.target);", RANDOM),
+    "a first write leaves what is cached": (
+        "data_path.cpp", "clone_cache.drop(piece.target);",
+        "if (piece.kind != WriteKind::first) clone_cache.drop(piece.target);", RANDOM),
+    "a cluster that is used again keeps what is cached": (
+        "data_path.cpp", "clone_cache.drop(piece.target);",
+        "if (piece.kind == WriteKind::in_place || piece.kind == WriteKind::first) clone_cache.drop(piece.target);",
+        RANDOM),
+    "what was being read when a write began is cached": (
+        "clone_cache.cpp", "while (Fill* fill = fills_under_way_ > 0 ? filling(cluster, kAllBlocks) : nullptr) {",
+        "while (Fill* fill = nullptr) {", tests("CloneCache*")),
+    "what writes in flight at a snapshot will change is cached": (
+        "cached_read.cpp", "core_.landing == 0 || core_.state.is_summed(run.cluster)", "true", RANDOM),
+    "what a disk has alone is cached": (
+        "data_path.cpp", "(view->shared || state.cluster_count(place) > 1)", "true", RANDOM),
+    "what could not be read is cached": (
+        "cached_read.cpp", "end_fills(status.has_value());", "end_fills(true);", RANDOM),
+    "who waited takes a failed read for a good one": (
+        "cached_read.cpp", "read(wait.run, wait.at, absent, segments, to_verify);", "", RANDOM),
+    "reads at the same time do not wait for each other": (
+        "cached_read.cpp", "bridged(uint16_t(absent & ~found.filling));", "bridged(absent);",
+        tests("CloneCache*")),
+    "a scan empties the cache": (
+        "clone_cache.cpp", "if (entry.uses <= 1) {", "if (true) {", tests("CloneCache*")),
+    "what is rotten stays cached": (
+        "integrity.cpp", "clone_cache.drop(cluster);", "{}", tests("CloneCache*")),
+    "what was read before there were checksums stays cached": (
+        "integrity.cpp", "clone_cache.drop(one.cluster);", "{}", tests("CloneCache*")),
     # space
     "tables grow without being admitted": (
         "state.cpp", "constexpr uint64_t kElement = 2 * 2;", "return 0;\n  constexpr uint64_t kElement = 2 * 2;",
