@@ -220,6 +220,7 @@ std::string details(const v1::DaemonStatus& status) {
   if (!status.nbd_tcp_address().empty())
     nbd += (nbd.empty() ? "" : ", ") + status.nbd_tcp_address();
   const v1::IntegrityStatus& integrity = status.integrity();
+  const v1::CloneCacheStatus& cache = status.clone_cache();
   std::string damage;
   for (const v1::DataDamage& place : integrity.damage())
     damage += fmt::format("{}{}: {} bytes at offset {}", damage.empty() ? "" : ", ", place.resource(),
@@ -236,6 +237,11 @@ std::string details(const v1::DaemonStatus& status) {
                                  size_text(integrity.checksummed_bytes()), integrity.volumes_waiting(),
                                  size_text(integrity.scrubbed_bytes()), integrity.scrub_passes())},
        {"damage", damage},
+       {"clone cache", cache.size_bytes() == 0
+                           ? "off"
+                           : fmt::format("{} of {} used, {} blocks read from it, {} not there",
+                                         size_text(cache.used_bytes()), size_text(cache.size_bytes()),
+                                         cache.hits(), cache.misses())},
        {"resources", fmt::format("{} images, {} disks, {} snapshots", counts.images(), counts.disks(),
                                  counts.snapshots())},
        {"operations", fmt::format("{} running", counts.running_operations())},

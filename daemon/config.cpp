@@ -3,8 +3,11 @@
 #include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <filesystem>
 
+#include "base/bytes.h"
+#include "base/memory.h"
 #include "base/size.h"
 
 namespace obraz {
@@ -40,6 +43,11 @@ std::string absolute(const std::string& path) {
 
 }  // namespace
 
+uint64_t default_clone_cache_size() {
+  return round_down(std::min(usable_memory() / limits::kCloneCacheShare, limits::kMaxDefaultCloneCache),
+                    limits::MiB);
+}
+
 std::expected<Config, int> parse_config(int argc, char** argv) {
   Config config;
   CLI::App app("obrazd, a block storage daemon: disks, snapshots and images, served over NBD", "obrazd");
@@ -62,6 +70,9 @@ std::expected<Config, int> parse_config(int argc, char** argv) {
            "size of its journal");
   add_size(app, "--node-cache", config.node_cache_size, {limits::MiB, limits::TiB},
            "memory for mapping nodes");
+  add_size(
+      app, "--clone-cache", config.clone_cache_size, {0, limits::TiB},
+      "memory for data that several disks share, at most (default: an eighth of what there is); 0: none");
   add_size(app, "--buffer-memory", config.buffer_memory, {limits::kDefaultBufferArena / 2, limits::TiB},
            "memory for requests in flight");
   add_size(app, "--checksum-rate", config.checksum_rate, {0, limits::TiB},

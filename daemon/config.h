@@ -13,6 +13,9 @@
 
 namespace obraz {
 
+// A share of the memory that the process may use, up to a limit.
+uint64_t default_clone_cache_size();
+
 struct Config {
   std::string store_path = "obraz-data";          // made absolute, as are the sockets'
   std::string control_path;                       // default: control.sock in the store
@@ -22,6 +25,7 @@ struct Config {
   bool data_size_given = false;
   uint64_t journal_size = limits::kDefaultJournalSize;  // likewise
   uint64_t node_cache_size = limits::kDefaultNodeCacheSize;
+  uint64_t clone_cache_size = default_clone_cache_size();  // 0: none
   uint64_t buffer_memory = limits::kDefaultBufferArena;
   uint64_t checksum_rate = limits::kDefaultSumRate;  // bytes per second; 0: off
   uint64_t scrub_rate = limits::kDefaultScrubRate;   // likewise

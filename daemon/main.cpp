@@ -260,6 +260,7 @@ Task<Answer<void>> Daemon::open_store() {
   devices_ = std::move(*devices);
   StoreOptions options;
   options.node_cache_bytes = config_.node_cache_size;
+  options.clone_cache_bytes = config_.clone_cache_size;
   options.sum_bytes_per_s = config_.checksum_rate;
   options.scrub_bytes_per_s = config_.scrub_rate;
   options.scrub_interval_us = uint64_t(config_.scrub_days) * 86'400 * 1'000'000;

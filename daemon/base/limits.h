@@ -27,6 +27,9 @@ constexpr uint64_t kMaxCarriedWrite = 16 * KiB;  // a longer one is flushed
 constexpr uint64_t kMaxResourceSize =
     32 * KiB;  // one resource record; 64 labels of 126 bytes and the rest fit
 constexpr uint64_t kDefaultNodeCacheSize = 256 * MiB;  // (config) mapping nodes kept in memory
+constexpr uint64_t kCloneCacheShare = 8;               // (config) of the memory there is, one part in so many
+constexpr uint64_t kMaxDefaultCloneCache =
+    4 * GiB;  // what a few dozen images are booted from; more is for the operator to say
 constexpr uint64_t kMaxCachedRead =
     256 * KiB;  // larger reads are copies, backups: no reason to keep what they read
 constexpr unsigned kMaxCloneFills = 1024;       // reads for the cache of clones under way; more are not kept

@@ -246,6 +246,11 @@ boost::asio::awaitable<Answer<v1::DaemonStatus>> Services::status() {
     shown.set_offset(int64_t(damage.offset));
     shown.set_length_bytes(int64_t(damage.length_bytes));
   }
+  v1::CloneCacheStatus& cache = *status.mutable_clone_cache();
+  cache.set_size_bytes(int64_t(state->stats.clone_cache_bytes));
+  cache.set_used_bytes(int64_t(state->stats.clone_cache_used_bytes));
+  cache.set_hits(int64_t(state->stats.clone_cache_hits));
+  cache.set_misses(int64_t(state->stats.clone_cache_misses));
   status.set_sessions(int64_t(catalog_.attachments()));
   v1::ResourceCounts& counts = *status.mutable_resources();
   counts.set_images(int64_t(catalog_.count(Kind::image)));

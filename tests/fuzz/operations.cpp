@@ -61,6 +61,8 @@ WorldOptions options_of(uint8_t first, uint8_t second) {
   options.shuffle = (first & 32) != 0;
   if (first & 64)  // too few pages of metadata for all that may be asked for
     options.meta_bytes = (256 + 340) * 4 * KiB + options.journal_bytes;
+  if (first & 128)
+    options.store.clone_cache_bytes = 256 * KiB;
   options.max_latency_us = second & 16 ? 500 : 20;
   options.slow = second & 32 ? 0.1 : 0;
   return options;
