@@ -1,8 +1,11 @@
-// bench_read [FOLDER]: what verifying checksums costs a read of an image. The same image lies in two stores
-// on files in FOLDER (default: the current one), with checksums in one and without in the other; 4 KiB at
-// random places, one or 32 at a time, and 1 MiB one after the other, four at a time. And with a node cache of
-// 1 MiB, which holds neither the mapping nor the checksums. Time is of one read; CPU is the time of the one
-// thread that does all of it.
+// bench_read [FOLDER]: what verifying checksums costs a read of an image, and what the cache of clones saves
+// and costs. The same image lies in several stores on files in FOLDER (default: the current one): without and
+// with checksums, both without the cache; with checksums and a cache that holds all of it (cached), or a
+// small part, so that nearly every read fills it and evicts from it (filling); and as a disk's own data with
+// the cache on, which then has nothing to do (private; compare with none). 4 KiB at random places, one or 32
+// at a time, 128 KiB, and 1 MiB one after the other, four at a time. And with a node cache of 256 KiB, which
+// holds neither the mapping nor the checksums. Time is of one read; CPU is the time of the one thread that
+// does all of it.
 //
 // Compare within one run: --benchmark_repetitions=9 --benchmark_enable_random_interleaving=true
 // --benchmark_report_aggregates_only=true, and the medians.
@@ -12,6 +15,7 @@
 
 #include <optional>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -38,14 +42,29 @@ struct Memory {
   size_t size;
 };
 
+struct Kind {
+  const char* name;
+  bool checksums = false;
+  uint64_t clone_cache = 0;
+  bool shared = true;
+};
+
+constexpr Kind kKinds[] = {{"none"},
+                           {"checksums", true},
+                           {"cached", true, 2 * limits::GiB},
+                           {"filling", true, 32 * limits::MiB},
+                           {"private", false, 2 * limits::GiB, false}};
+
 struct OneStore {
+  Kind kind;
   std::unique_ptr<FileDevice> meta, data;
   std::unique_ptr<Store> store;
   VolumeId image;
 
-  Task<Status> open(Harness* harness, bool checksums, uint64_t node_cache) {
+  Task<Status> open(Harness* harness, uint64_t node_cache) {
     StoreOptions options;
-    options.sum_bytes_per_s = checksums ? limits::TiB : 0;
+    options.clone_cache_bytes = kind.clone_cache;
+    options.sum_bytes_per_s = kind.checksums ? limits::TiB : 0;
     options.scrub_bytes_per_s = 0;
     options.node_cache_bytes = node_cache;
     auto opened = co_await Store::open(harness->reactor(), *meta, *data, options);
@@ -53,11 +72,11 @@ struct OneStore {
     store = std::move(*opened);
     co_return Status();
   }
-  Task<Status> make(Harness* harness, bool checksums) {
+  Task<Status> make(Harness* harness) {
     Status status =
         co_await Store::format(*meta, *data, {.uuid = Uuid::random(), .journal_bytes = kJournalBytes});
     OBRAZ_CO_TRY(status);
-    status = co_await open(harness, checksums, limits::kDefaultNodeCacheSize);
+    status = co_await open(harness, limits::kDefaultNodeCacheSize);
     OBRAZ_CO_TRY(status);
     const VolumeId disk = store->new_volume_id();
     image = store->new_volume_id();
@@ -70,20 +89,28 @@ struct OneStore {
     for (uint64_t at = 0; at < kImageBytes && status; at += piece.size)
       status = co_await volume.write(at, {piece.bytes.get(), piece.size});
     OBRAZ_CO_TRY(status);
+    if (!kind.shared) {
+      image = disk;
+      co_return co_await store->checkpoint();
+    }
     Transaction clone;
     clone.push_back(CloneVolume{image, disk, VolumeKind::frozen, kImageBytes});
     status = co_await store->commit(std::move(clone));
     OBRAZ_CO_TRY(status);
     Timer timer(harness->reactor());
-    while (checksums && !store->volume_info(image)->summed)
+    while (kind.checksums && !store->volume_info(image)->summed)
       co_await timer.wait_us(1000);
+    volume = *store->open_volume(image);
+    for (uint64_t at = 0; at < kImageBytes && status; at += limits::kMaxCachedRead)
+      status = co_await volume.read(at, {piece.bytes.get(), limits::kMaxCachedRead});
+    OBRAZ_CO_TRY(status);
     co_return co_await store->checkpoint();
   }
-  Task<Status> open_again(Harness* harness, bool checksums, uint64_t node_cache) {
+  Task<Status> open_again(Harness* harness, uint64_t node_cache) {
     const Status status = co_await store->close();
     OBRAZ_CO_TRY(status);
     store.reset();
-    co_return co_await open(harness, checksums, node_cache);
+    co_return co_await open(harness, node_cache);
   }
 };
 
@@ -116,7 +143,8 @@ Task<Status> read_some(Harness* harness, Volume volume, Work work, uint64_t read
 }
 
 void measure(benchmark::State& state, Harness& harness, OneStore& one, Work work) {
-  std::mt19937_64 random(7);
+  static uint64_t seed = 0;  // other places each time, or a cache of any size would know them
+  std::mt19937_64 random(++seed);
   const Memory memory(work.at_once * work.length);
   const uint64_t batch = 8 * work.at_once;  // reads of one iteration
   const auto cpu_us = [] {
@@ -140,31 +168,31 @@ int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   const std::string folder = argc > 1 ? argv[1] : ".";
   Harness harness;
-  const auto make = [&](OneStore& one, bool checksums) {
+  const auto make = [&](OneStore& one, const Kind& kind) {
+    one.kind = kind;
     one.meta = harness.file(folder, "meta", Store::meta_bytes_for(kDataBytes, kJournalBytes));
     one.data = harness.file(folder, "data", kDataBytes);
-    harness.run(one.make(&harness, checksums));
+    harness.run(one.make(&harness));
   };
-  OneStore stores[2];
-  for (const bool checksums : {false, true})
-    make(stores[checksums], checksums);
+  OneStore stores[std::size(kKinds)];
+  for (size_t i = 0; i < std::size(kKinds); ++i)
+    make(stores[i], kKinds[i]);
   const std::pair<const char*, Work> works[] = {{"4KiB_random_QD1", {4 * limits::KiB, 1, true}},
                                                 {"4KiB_random_QD32", {4 * limits::KiB, 32, true}},
                                                 {"128KiB_random_QD8", {128 * limits::KiB, 8, true}},
                                                 {"1MiB_sequential_QD4", {1 * limits::MiB, 4, false}}};
   for (const auto& [name, work] : works)
-    for (const bool checksums : {false, true})
-      benchmark::RegisterBenchmark((std::string(name) + (checksums ? "/checksums" : "/none")).c_str(),
-                                   [&, work = work, checksums](benchmark::State& state) {
-                                     measure(state, harness, stores[checksums], work);
-                                   })
+    for (OneStore& one : stores)
+      benchmark::RegisterBenchmark(
+          (std::string(name) + "/" + one.kind.name).c_str(),
+          [&, work = work](benchmark::State& state) { measure(state, harness, one, work); })
           ->UseRealTime()
           ->Unit(benchmark::kMicrosecond);
   // The same images, with a node cache that holds little of the mapping and less of the checksums.
   OneStore small[2];
   for (const bool checksums : {false, true}) {
-    make(small[checksums], checksums);
-    harness.run(small[checksums].open_again(&harness, checksums, limits::MiB / 4));
+    make(small[checksums], kKinds[checksums]);
+    harness.run(small[checksums].open_again(&harness, limits::MiB / 4));
     benchmark::RegisterBenchmark(
         (std::string("4KiB_random_QD32_small_node_cache") + (checksums ? "/checksums" : "/none")).c_str(),
         [&, checksums](benchmark::State& state) {
@@ -174,8 +202,9 @@ int main(int argc, char** argv) {
         ->Unit(benchmark::kMicrosecond);
   }
   benchmark::RunSpecifiedBenchmarks();
-  for (OneStore* one : {&stores[0], &stores[1], &small[0], &small[1]}) {
-    harness.run(one->store->close());
-    one->store.reset();
-  }
+  for (const std::span<OneStore> all : {std::span<OneStore>(stores), std::span<OneStore>(small)})
+    for (OneStore& one : all) {
+      harness.run(one.store->close());
+      one.store.reset();
+    }
 }
