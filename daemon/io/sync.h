@@ -156,6 +156,20 @@ class Gate {
     if (--count_ == 0)
       changed_.notify_all();
   }
+  // enter() and leave() by scope; false when the gate was closed.
+  class Pass {
+   public:
+    explicit Pass(Gate& gate) : gate_(gate.enter() ? &gate : nullptr) {}
+    Pass(const Pass&) = delete;
+    ~Pass() {
+      if (gate_)
+        gate_->leave();
+    }
+    explicit operator bool() const { return gate_ != nullptr; }
+
+   private:
+    Gate* gate_;
+  };
   // Refuses newcomers from the call on (not from the await); returns when all have left.
   Task<void> close() {
     closed_ = true;

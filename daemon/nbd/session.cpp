@@ -11,7 +11,7 @@
 namespace obraz::nbd {
 namespace {
 
-constexpr size_t kSpareExtents = 16;      // vectors kept for the next reads
+constexpr size_t kSpareExtents = 64;      // vectors kept for the next reads
 constexpr size_t kSpareCapacity = 256;    // a larger one is given back to the heap
 constexpr size_t kReceivePart = 1 << 20;  // of a payload at a time, so that progress shows
 constexpr size_t kStatusBatch = 1024;     // extents asked of the volume at a time

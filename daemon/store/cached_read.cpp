@@ -28,8 +28,8 @@ uint16_t bridged(uint16_t mask) {
 StoreCore::CachedRead::CachedRead(StoreCore& core, uint64_t length_bytes)
     : core_(core), cache_(core.clone_cache), scan_(length_bytes > limits::kMaxCachedRead) {}
 
-void StoreCore::CachedRead::add(const BlockRun& run, uint64_t at, std::vector<Segment>& segments,
-                                std::vector<ToVerify>& to_verify) {
+void StoreCore::CachedRead::add(const BlockRun& run, uint64_t at, Segments& segments,
+                                ToVerifyList& to_verify) {
   const uint16_t wanted = run.mask();
   const CloneCache::Found found = cache_.look(run.cluster);
   const auto absent = uint16_t(wanted & ~found.valid);
@@ -56,8 +56,8 @@ void StoreCore::CachedRead::add(const BlockRun& run, uint64_t at, std::vector<Se
   read(run, at, to_read, segments, to_verify);
 }
 
-void StoreCore::CachedRead::read(const BlockRun& run, uint64_t at, uint16_t mask,
-                                 std::vector<Segment>& segments, std::vector<ToVerify>& to_verify) {
+void StoreCore::CachedRead::read(const BlockRun& run, uint64_t at, uint16_t mask, Segments& segments,
+                                 ToVerifyList& to_verify) {
   const bool summed = core_.state.is_summed(run.cluster);
   for (uint32_t left = mask; left;) {
     const auto first = unsigned(std::countr_zero(left));
@@ -65,7 +65,7 @@ void StoreCore::CachedRead::read(const BlockRun& run, uint64_t at, uint16_t mask
     left &= ~(((1u << count) - 1) << first);
     const uint64_t skipped = (first - run.first) * kBlockSize;
     const Bytes bytes = run.bytes.subspan(skipped, count * kBlockSize);
-    segments.push_back({run.cluster.value * kClusterSize + first * kBlockSize, bytes, false});
+    append(segments, {run.cluster.value * kClusterSize + first * kBlockSize, bytes, false});
     if (summed)
       to_verify.push_back({run.cluster, at + skipped, bytes});
   }
@@ -82,8 +82,8 @@ Task<Status> StoreCore::CachedRead::finish(VolumeState& volume, Status status) {
   end_fills(status.has_value());
   if (!status)
     co_return status;
-  std::vector<Segment> segments;
-  std::vector<ToVerify> to_verify;
+  Segments segments;
+  ToVerifyList to_verify;
   for (size_t i = 0; i < waits_.size(); ++i) {
     const Wait wait = waits_[i];
     // For each block at most once, whatever becomes of it and whoever reads it next.
@@ -105,7 +105,7 @@ Task<Status> StoreCore::CachedRead::finish(VolumeState& volume, Status status) {
     }
   }
   if (!segments.empty())
-    status = co_await core_.transfer(std::move(segments));
+    status = co_await core_.transfer(segments);
   if (status && !to_verify.empty())
     status = co_await core_.verify(volume, to_verify);
   co_return status;

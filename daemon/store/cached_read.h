@@ -21,8 +21,7 @@ class StoreCore::CachedRead {
   ~CachedRead() { end_fills(false); }
 
   // at: of the run in the volume.
-  void add(const BlockRun& run, uint64_t at, std::vector<Segment>& segments,
-           std::vector<ToVerify>& to_verify);
+  void add(const BlockRun& run, uint64_t at, Segments& segments, ToVerifyList& to_verify);
   bool used() const { return fills_ || !waits_.empty(); }
   // status: of the device reads and their verification. Keeps what was read, wakes who waits for it, and only
   // then waits for others; reads itself what they did not bring.
@@ -35,8 +34,7 @@ class StoreCore::CachedRead {
     uint16_t mask;
   };
   void end_fills(bool good);
-  void read(const BlockRun& run, uint64_t at, uint16_t mask, std::vector<Segment>& segments,
-            std::vector<ToVerify>& to_verify);
+  void read(const BlockRun& run, uint64_t at, uint16_t mask, Segments& segments, ToVerifyList& to_verify);
 
   StoreCore& core_;
   CloneCache& cache_;

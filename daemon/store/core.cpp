@@ -90,12 +90,11 @@ void StoreCore::space_freed() {
 }
 
 void StoreCore::stage(std::span<const disk::Record> records) {
-  std::vector<Drop> drops;
   for (const auto& record : records) {
-    drops.clear();
-    state.apply(record, drops);
+    applied_drops_.clear();
+    state.apply(record, applied_drops_);
     ++records_;
-    for (const Drop& drop : drops)
+    for (const Drop& drop : applied_drops_)
       drops_.push_back({drop, records_, io.mark()});
   }
   counters.records += records.size();
@@ -465,60 +464,82 @@ Task<Status> StoreCore::grow(Space& space, Device& device, uint64_t unit_bytes, 
   co_return Status();
 }
 
-Task<Status> StoreCore::admit(const Cost& cost, Admission& admission) {
+StoreCore::Lack StoreCore::try_admit(const Cost& cost, Admission& admission) {
   OBRAZ_CHECK(!admission);
   const uint64_t journal_bytes = cost.record_bytes > 0 ? Journal::cost_of(cost.record_bytes) : 0;
   const uint64_t pages = cost.node_pages + cost.table_pages;
   // Deletes, trims and small metadata go on when nothing else does.
   const uint64_t kept = cost.essential ? 0 : limits::kEssentialPages;
+  const uint64_t needed = pages + reserved_pages_ + state.checkpoint_reserve() + kept;
+  const uint64_t pinned = state.cache().dirty_count() + state.cache().frozen_count() + reserved_pages_;
+  if (pages > 0 && state.pages().free_units() < needed)
+    return Lack::pages;
+  // Too many are pinned: a checkpoint first. With none pinned it would change nothing, however much is asked
+  // for.
+  if (cost.node_pages > 0 && pinned > 0 && pinned + pages > std::max<uint64_t>(2 * options.dirty_nodes, 64))
+    return Lack::clean_nodes;
+  if (!journal.try_reserve(journal_bytes))
+    return Lack::journal;
+  admission.core_ = this;
+  admission.journal_bytes_ = journal_bytes;
+  admission.pages_ = pages;
+  reserved_pages_ += pages;
+  return Lack::nothing;
+}
+
+bool StoreCore::admit_now(const Cost& cost, Admission& admission) {
+  return failure.empty() && !stopping_ && try_admit(cost, admission) == Lack::nothing;
+}
+
+Task<Status> StoreCore::admit(const Cost& cost, Admission& admission) {
   unsigned waits = 0;  // for pages: freed ones come back two checkpoints later at most
   for (;;) {
     const Status usable = check_usable();
     OBRAZ_CO_TRY(usable);
     if (stopping_)  // only background work is left, and no checkpoint will come to make room for it
       co_return obraz::fail(ErrorCode::unavailable, "the store is closing");
-    const uint64_t needed = pages + reserved_pages_ + state.checkpoint_reserve() + kept;
-    const uint64_t pinned = state.cache().dirty_count() + state.cache().frozen_count() + reserved_pages_;
-    if (pages > 0 && state.pages().free_units() < needed) {
-      if (state.pages().ungrown_units() > 0) {
-        const Status grown = co_await grow(state.pages(), meta, kPageSize, page_growth_);
-        if (grown || grown.error().code != ErrorCode::no_space)
-          OBRAZ_CO_TRY(grown);
-        if (grown)
-          continue;
-      }
-      marks::hit(Mark::waited_for_pages);
-      if (++waits > 3)
-        co_return obraz::fail(ErrorCode::no_space, "the metadata device is full");
-    } else if (cost.node_pages > 0 && pinned > 0 &&
-               pinned + pages > std::max<uint64_t>(2 * options.dirty_nodes, 64)) {
-      // Too many are pinned: a checkpoint first. With none pinned it would change nothing, however much is
-      // asked for.
-      marks::hit(Mark::waited_for_dirty_nodes);
-    } else if (journal.try_reserve(journal_bytes)) {
-      admission.core_ = this;
-      admission.journal_bytes_ = journal_bytes;
-      admission.pages_ = pages;
-      reserved_pages_ += pages;
-      co_return Status();
-    } else {
-      marks::hit(Mark::journal_full);
+    switch (try_admit(cost, admission)) {
+      case Lack::nothing:
+        co_return Status();
+      case Lack::pages:
+        if (state.pages().ungrown_units() > 0) {
+          const Status grown = co_await grow(state.pages(), meta, kPageSize, page_growth_);
+          if (grown || grown.error().code != ErrorCode::no_space)
+            OBRAZ_CO_TRY(grown);
+          if (grown)
+            continue;
+        }
+        marks::hit(Mark::waited_for_pages);
+        if (++waits > 3)
+          co_return obraz::fail(ErrorCode::no_space, "the metadata device is full");
+        break;
+      case Lack::clean_nodes:
+        marks::hit(Mark::waited_for_dirty_nodes);
+        break;
+      case Lack::journal:
+        marks::hit(Mark::journal_full);
+        break;
     }
     want_checkpoint();
     co_await room_event_.wait();
   }
 }
 
-Task<Status> StoreCore::allocate_clusters(uint64_t count, uint64_t hint,
-                                          std::vector<PhysicalCluster>& clusters) {
-  Status full;
+bool StoreCore::take_clusters(uint64_t count, uint64_t hint, Clusters& clusters) {
   while (clusters.size() < count) {
     const Space::Run run = state.clusters().allocate(count - clusters.size(), hint);
+    if (run.count == 0)
+      return false;
     for (uint64_t i = 0; i < run.count; ++i)
       clusters.push_back({run.first + i});
     hint = run.first + run.count;
-    if (run.count > 0)
-      continue;
+  }
+  return true;
+}
+
+Task<Status> StoreCore::allocate_clusters(uint64_t count, uint64_t hint, Clusters& clusters) {
+  Status full;
+  while (!take_clusters(count, hint, clusters)) {
     const Status usable = check_usable();
     OBRAZ_CO_TRY(usable);
     if (state.clusters().ungrown_units() > 0 && full) {

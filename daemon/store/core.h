@@ -7,6 +7,7 @@
 // What a crash leaves behind: docs/disk-format.md, sections 7 and 8, step by step. Thread: the executor's.
 #pragma once
 
+#include <boost/container/small_vector.hpp>
 #include <deque>
 #include <map>
 #include <memory>
@@ -75,9 +76,15 @@ class StoreCore {
   };
   // May wait for a checkpoint. Errors: no_space (of metadata), read_only (failed store).
   Task<Status> admit(const Cost& cost, Admission& admission);
+  // The same where nothing need be waited for; whether that was so.
+  bool admit_now(const Cost& cost, Admission& admission);
+  enum class Lack : uint8_t { nothing, pages, clean_nodes, journal };
+  using Clusters = boost::container::small_vector<PhysicalCluster, 4>;
   // Adds free clusters to `clusters` until it has `count`; may wait for growth or for the reclaimer.
   // no_space.
-  Task<Status> allocate_clusters(uint64_t count, uint64_t hint, std::vector<PhysicalCluster>& clusters);
+  Task<Status> allocate_clusters(uint64_t count, uint64_t hint, Clusters& clusters);
+  // The same with what is free now; whether it was enough.
+  bool take_clusters(uint64_t count, uint64_t hint, Clusters& clusters);
   void give_back(PhysicalCluster cluster);
 
   // --- data path (data_path.cpp)
@@ -96,9 +103,12 @@ class StoreCore {
     uint64_t offset = 0;  // in the volume
     ConstBytes bytes;
   };
+  using ToVerifyList = boost::container::small_vector<ToVerify, 4>;
   // Compares them with their checksums; bad ones are remembered and named. corruption. The caller's request
   // was in flight since before it looked the clusters up.
   Task<Status> verify(VolumeState& volume, std::span<const ToVerify> parts);
+  // The same as far as the checksums are in memory: takes what it has compared off the front of `parts`.
+  Status verify_now(VolumeState& volume, std::span<const ToVerify>& parts);
   // --- whole trees (tree_walk.cpp)
   // ---------------------------------------------------------------------------------------
   Task<Status> diff(VolumePtr a, VolumePtr b, std::move_only_function<bool(Extent)> visit);
@@ -156,6 +166,8 @@ class StoreCore {
     bool write = false;
   };
 
+  using Segments = boost::container::small_vector<Segment, 4>;
+
   Task<void> commit_loop();
   Task<void> commit_once();
   bool can_carry(bool freezes) const;
@@ -173,6 +185,7 @@ class StoreCore {
   Task<void> sum_loop();
   Task<Status> sum_volume(VolumePtr volume);
   Task<Status> sum_leaf(VolumePtr volume, VirtualCluster at, Page leaf);
+  static Segment whole_cluster(PhysicalCluster cluster, Bytes buffer, size_t i);
   Task<Status> read_to_sum(LeafClusters& clusters);
   Task<Status> store_sums(VolumePtr volume, LeafClusters& clusters);
   Task<Status> load_sums(PhysicalCluster cluster, VolumeState& volume);
@@ -185,6 +198,7 @@ class StoreCore {
   Task<Status> write_checkpoint(Frozen& frozen);
   Task<void> write_run(uint64_t first_page, AlignedBytes* bytes, Status* status);
   std::unique_ptr<Frozen> freeze();
+  Lack try_admit(const Cost& cost, Admission& admission);
   void want_commit();
   void want_checkpoint();
   void settle();
@@ -199,14 +213,24 @@ class StoreCore {
   Status check_range(const VolumeState& volume, uint64_t offset, uint64_t length) const;
   // The same, and whether the range may be zeroed or discarded.
   Status check_change(const VolumeState& volume, uint64_t offset, uint64_t length) const;
-  Task<Status> write_window(VolumePtr volume, uint64_t offset, ConstBytes from);
+  Task<Status> write_window(const VolumePtr& volume, uint64_t offset, ConstBytes from);
+  std::optional<Missing> look(Window& window);
+  bool plan_now(Window& window);
   Task<Status> plan(Window& window);
+  bool prepare_now(Window& window);
   Task<Status> prepare(Window& window);
+  void gather(const Window& window, Segments& segments);
   Task<Status> move_data(Window& window);
   Task<Status> copy_own(Window& window);
-  Task<Status> record(Window& window);
-  Task<Status> transfer(std::vector<Segment> segments);
-  Task<void> transfer_one(const Segment* segment, Status* status);
+  Result<std::optional<Missing>> record(Window& window);
+  static void append(Segments& segments, const Segment& next);
+  // All of them, or an error. The segments stay in place until it has ended.
+  Task<Status> transfer(const Segments& segments);
+  Task<Status> transfer_one(const Segment& segment);
+  Task<Status> transfer_all(const Segments& segments);
+  Task<void> transfer_beside(const Segment& segment, Status& status);
+  Task<Status> write_segment(Segment segment);
+  Task<Status> read_bounced(VolumePtr volume, uint64_t offset, Bytes into, std::vector<Extent>* extents);
   Task<Status> read_piece(VolumePtr volume, uint64_t offset, Bytes into, bool direct,
                           std::vector<Extent>* extents);
   Task<Status> read_block(VolumeState& volume, const Slot& slot, uint64_t offset, Bytes into);
@@ -221,6 +245,7 @@ class StoreCore {
   // Recovery's: what the journal carries and has not landed, by its place in `data`.
   std::map<uint64_t, AlignedBytes> carried_;
   std::deque<PendingDrop> drops_;
+  std::vector<Drop> applied_drops_;  // of one record; kept so that staging allocates nothing
   uint64_t records_ = 0, durable_records_ = 0, sealed_ = 0, reserved_pages_ = 0;
   bool commit_wanted_ = false, checkpoint_wanted_ = false, freeze_wanted_ = false, stopping_ = false;
   bool committing_ = false;

@@ -20,6 +20,10 @@ Failure deleted() {
   return fail(ErrorCode::not_found, "the volume was deleted");
 }
 
+Failure closing() {
+  return fail(ErrorCode::unavailable, "the store is closing");
+}
+
 constexpr uint64_t kBounceSize = 1 * limits::MiB;
 
 // Appends to a list of extents, merging neighbours of one kind.
@@ -69,46 +73,50 @@ Task<Result<LeafView>> StoreCore::leaf(VolumePtr volume, VirtualCluster cluster)
 // --- device I/O
 // ------------------------------------------------------------------------------------------------------
 
-Task<void> StoreCore::transfer_one(const Segment* segment, Status* status) {
-  Status done;
-  if (segment->write) {
-    done = co_await data.write(segment->device_offset, segment->bytes);
-    if (done)
-      unflushed.add(segment->device_offset, segment->bytes);
-    else  // some of it may be there
-      unflushed.add_unknown();
-  } else {
-    done = co_await data.read(segment->device_offset, segment->bytes);
+// Neighbours on the device and in memory are one operation.
+void StoreCore::append(Segments& segments, const Segment& next) {
+  if (!segments.empty()) {
+    Segment& last = segments.back();
+    if (last.write == next.write && last.device_offset + last.bytes.size() == next.device_offset &&
+        last.bytes.data() + last.bytes.size() == next.bytes.data()) {
+      last.bytes = Bytes(last.bytes.data(), last.bytes.size() + next.bytes.size());
+      return;
+    }
   }
-  if (!done)
-    *status = done;
+  segments.push_back(next);
 }
 
-Task<Status> StoreCore::transfer(std::vector<Segment> segments) {
-  // Neighbours on the device and in memory are one operation.
-  size_t kept = 0;
-  for (size_t i = 1; i < segments.size(); ++i) {
-    Segment& last = segments[kept];
-    const Segment& next = segments[i];
-    if (last.device_offset + last.bytes.size() == next.device_offset &&
-        last.bytes.data() + last.bytes.size() == next.bytes.data())
-      last.bytes = Bytes(last.bytes.data(), last.bytes.size() + next.bytes.size());
-    else
-      segments[++kept] = next;
-  }
-  if (!segments.empty())
-    segments.resize(kept + 1);
+Task<Status> StoreCore::write_segment(Segment segment) {
+  const Status done = co_await data.write(segment.device_offset, segment.bytes);
+  if (done)
+    unflushed.add(segment.device_offset, segment.bytes);
+  else  // some of it may be there
+    unflushed.add_unknown();
+  co_return done;
+}
+
+Task<Status> StoreCore::transfer_one(const Segment& segment) {
+  return segment.write ? write_segment(segment) : data.read(segment.device_offset, segment.bytes);
+}
+
+Task<Status> StoreCore::transfer(const Segments& segments) {
+  return segments.size() == 1 ? transfer_one(segments[0]) : transfer_all(segments);
+}
+
+Task<void> StoreCore::transfer_beside(const Segment& segment, Status& status) {
+  const Status done = co_await transfer_one(segment);
+  if (!done)
+    status = done;
+}
+
+Task<Status> StoreCore::transfer_all(const Segments& segments) {
   Status status;
   constexpr size_t kAtOnce = 64;
   for (size_t at = 0; at < segments.size() && status; at += kAtOnce) {
     const size_t end = std::min(at + kAtOnce, segments.size());
-    if (end - at == 1) {
-      co_await transfer_one(&segments[at], &status);
-      continue;
-    }
     Gate gate(executor);
     for (size_t i = at; i < end; ++i)
-      gate.spawn(transfer_one(&segments[i], &status));
+      gate.spawn(transfer_beside(segments[i], status));
     co_await gate.close();
   }
   co_return status;
@@ -120,13 +128,18 @@ Task<Status> StoreCore::transfer(std::vector<Segment> segments) {
 Task<Status> StoreCore::read(VolumePtr volume, uint64_t offset, Bytes into, std::vector<Extent>* extents) {
   if (extents)
     extents->clear();
-  // What the device cannot read into the caller's buffer goes through one of our own, of bounded size.
   const bool direct = offset % kBlockSize == 0 && into.size() % kBlockSize == 0 &&
                       reinterpret_cast<uintptr_t>(into.data()) % kBlockSize == 0;
+  return direct ? read_piece(std::move(volume), offset, into, true, extents)
+                : read_bounced(std::move(volume), offset, into, extents);
+}
+
+// What the device cannot read into the caller's buffer goes through one of our own, of bounded size.
+Task<Status> StoreCore::read_bounced(VolumePtr volume, uint64_t offset, Bytes into,
+                                     std::vector<Extent>* extents) {
   do {
-    const uint64_t length =
-        direct ? into.size() : std::min<uint64_t>(into.size(), kBounceSize - offset % kBlockSize);
-    const Status status = co_await read_piece(volume, offset, into.first(length), direct, extents);
+    const uint64_t length = std::min<uint64_t>(into.size(), kBounceSize - offset % kBlockSize);
+    const Status status = co_await read_piece(volume, offset, into.first(length), false, extents);
     OBRAZ_CO_TRY(status);
     offset += length;
     into = into.subspan(length);
@@ -137,6 +150,9 @@ Task<Status> StoreCore::read(VolumePtr volume, uint64_t offset, Bytes into, std:
 // Appends to `extents`. Not direct: at most kBounceSize from the start of the first block.
 Task<Status> StoreCore::read_piece(VolumePtr volume, uint64_t offset, Bytes into, bool direct,
                                    std::vector<Extent>* extents) {
+  const Gate::Pass pass(operations);
+  if (!pass)
+    co_return closing();
   Status status = check_range(*volume, offset, into.size());
   OBRAZ_CO_TRY(status);
   if (into.empty())
@@ -148,24 +164,30 @@ Task<Status> StoreCore::read_piece(VolumePtr volume, uint64_t offset, Bytes into
   const Bytes target = direct ? into : bounce.bytes();
   IoTracker::Entry entry;  // from before the first look at a slot to the end of the last device read
   entry.begin(io);
-  std::vector<Segment> segments;
-  std::vector<ToVerify> to_verify;
+  Segments segments;
+  ToVerifyList to_verify;
   CachedRead cached(*this, end - begin);
   for (uint64_t at = begin; at < end;) {
     const VirtualCluster cluster{at / kClusterSize};
-    const auto view = co_await leaf(volume, cluster);
-    if (!view) {
-      end_io(entry);
-      co_return Failure(view.error());
+    const LeafView view = state.leaf_of(*volume, cluster);
+    if (view.missing) {
+      status = co_await load_missing(*view.missing, *volume);
+      if (status && volume->deleted)
+        status = deleted();
+      if (!status) {
+        end_io(entry);
+        co_return status;
+      }
+      continue;
     }
-    const uint64_t view_end = std::min(end, view->end * kClusterSize);
+    const uint64_t view_end = std::min(end, view.end * kClusterSize);
     // Everything up to the next co_await is one instant: the view stays good.
     while (at < view_end) {
       uint64_t run = view_end;
       PhysicalCluster place;
       bool hole = true;
-      if (view->leaf) {
-        const Slot slot = view->leaf->slot(unsigned(at / kClusterSize % disk::kSlotsPerNode));
+      if (view.leaf) {
+        const Slot slot = view.leaf->slot(unsigned(at / kClusterSize % disk::kSlotsPerNode));
         unsigned block = unsigned(at / kBlockSize % kBlocksPerCluster);
         const uint64_t cluster_end = std::min(view_end, round_down(at, kClusterSize) + kClusterSize);
         place = slot.place(block);
@@ -175,10 +197,10 @@ Task<Status> StoreCore::read_piece(VolumePtr volume, uint64_t offset, Bytes into
           run += kBlockSize;
       }
       const Bytes bytes = target.subspan(at - begin, run - at);
-      if (place && clone_cache.on() && (view->shared || state.cluster_count(place) > 1)) {
+      if (place && clone_cache.on() && (view.shared || state.cluster_count(place) > 1)) {
         cached.add({place, unsigned(at / kBlockSize % kBlocksPerCluster), bytes}, at, segments, to_verify);
       } else if (place) {
-        segments.push_back({place.value * kClusterSize + at % kClusterSize, bytes, false});
+        append(segments, {place.value * kClusterSize + at % kClusterSize, bytes, false});
         if (state.is_summed(place))
           to_verify.push_back({place, at, bytes});
       } else if (!extents) {
@@ -192,9 +214,15 @@ Task<Status> StoreCore::read_piece(VolumePtr volume, uint64_t offset, Bytes into
     }
   }
   if (!segments.empty())
-    status = co_await transfer(std::move(segments));
-  if (status && !to_verify.empty())
-    status = co_await verify(*volume, to_verify);
+    status = co_await transfer(segments);
+  if (status && !to_verify.empty()) {
+    std::span<const ToVerify> parts(to_verify);
+    status = verify_now(*volume, parts);
+    if (!parts.empty()) {
+      const Status rest = co_await verify(*volume, parts);
+      status = rest ? status : rest;
+    }
+  }
   if (cached.used())
     status = co_await cached.finish(*volume, status);
   end_io(entry);
@@ -277,12 +305,27 @@ struct StoreCore::Window {
   uint64_t offset = 0;
   ConstBytes from;
   uint64_t generation = 0;
-  std::vector<Piece> pieces;
-  std::vector<PhysicalCluster> clusters;  // taken for this window, not yet in any slot
+  boost::container::small_vector<Piece, 2> pieces;
+  Clusters clusters;  // taken for this window, not yet in any slot
   uint64_t first_block() const { return offset / kBlockSize; }
   uint64_t end_block() const { return divide_up(offset + from.size(), kBlockSize); }
   bool in_place() const {
     return std::ranges::all_of(pieces, [](const Piece& p) { return p.kind == WriteKind::in_place; });
+  }
+  bool copies() const {
+    return std::ranges::any_of(pieces, [](const Piece& p) { return p.kind == WriteKind::copy; });
+  }
+  // Beside the neighbour before, so that what is written together lies together.
+  uint64_t hint() const {
+    for (const auto& piece : pieces)
+      if (piece.slot.own && piece.kind != WriteKind::in_place)
+        return piece.slot.own.value + 1;
+    return 0;
+  }
+  // Whether the device can write all of it from where it is.
+  bool direct() const {
+    return offset % kBlockSize == 0 && from.size() % kBlockSize == 0 &&
+           reinterpret_cast<uintptr_t>(from.data()) % kBlockSize == 0;
   }
   uint64_t needed() const {
     return uint64_t(std::ranges::count_if(
@@ -291,6 +334,9 @@ struct StoreCore::Window {
 };
 
 Task<Status> StoreCore::write(VolumePtr volume, uint64_t offset, ConstBytes from, bool fua) {
+  const Gate::Pass pass(operations);
+  if (!pass)
+    co_return closing();
   Status status = check_range(*volume, offset, from.size());
   OBRAZ_CO_TRY(status);
   if (volume->kind != VolumeKind::disk)
@@ -311,37 +357,45 @@ Task<Status> StoreCore::write(VolumePtr volume, uint64_t offset, ConstBytes from
   co_return status;
 }
 
-// What every cluster of the window is at this instant, and so how it is written. Nothing has changed between
-// the last look and the return.
+// What every cluster of the window is at this instant, and so how it is written; or what must be loaded to
+// know.
+std::optional<Missing> StoreCore::look(Window& w) {
+  w.pieces.clear();
+  LeafView view;
+  for (uint64_t block = w.first_block(); block < w.end_block();) {
+    const VirtualCluster cluster{block / kBlocksPerCluster};
+    const uint64_t end = std::min(w.end_block(), (cluster.value + 1) * kBlocksPerCluster);
+    if (cluster.value >= view.end) {
+      view = state.leaf_of(*w.volume, cluster);
+      if (view.missing)
+        return view.missing;
+    }
+    Window::Piece piece;
+    piece.cluster = cluster;
+    if (view.leaf)
+      piece.slot = view.leaf->slot(disk::slot_index(cluster, 0));
+    piece.mask = mask_of(unsigned(block % kBlocksPerCluster), unsigned(end - 1) % kBlocksPerCluster + 1);
+    if (view.leaf && piece.slot.own && state.is_summed(piece.slot.own) &&
+        state.cluster_count(piece.slot.own) == 1)
+      marks::hit(Mark::last_owner_redirected);
+    piece.kind = write_kind(piece.slot, piece.mask, view.leaf && state.is_shared(view, piece.slot));
+    piece.target = piece.slot.own;
+    w.pieces.push_back(piece);
+    block = end;
+  }
+  return {};
+}
+
+bool StoreCore::plan_now(Window& w) {
+  return check_range(*w.volume, w.offset, w.from.size()) && !look(w);
+}
+
+// The same, with what must be loaded. Nothing has changed between the last look and the return.
 Task<Status> StoreCore::plan(Window& w) {
   for (;;) {
-    w.pieces.clear();
     Status status = check_range(*w.volume, w.offset, w.from.size());
     OBRAZ_CO_TRY(status);
-    std::optional<Missing> missing;
-    LeafView view;
-    for (uint64_t block = w.first_block(); block < w.end_block() && !missing;) {
-      const VirtualCluster cluster{block / kBlocksPerCluster};
-      const uint64_t end = std::min(w.end_block(), (cluster.value + 1) * kBlocksPerCluster);
-      if (cluster.value >= view.end) {
-        view = state.leaf_of(*w.volume, cluster);
-        missing = view.missing;
-        if (missing)
-          break;
-      }
-      Window::Piece piece;
-      piece.cluster = cluster;
-      if (view.leaf)
-        piece.slot = view.leaf->slot(disk::slot_index(cluster, 0));
-      piece.mask = mask_of(unsigned(block % kBlocksPerCluster), unsigned(end - 1) % kBlocksPerCluster + 1);
-      if (view.leaf && piece.slot.own && state.is_summed(piece.slot.own) &&
-          state.cluster_count(piece.slot.own) == 1)
-        marks::hit(Mark::last_owner_redirected);
-      piece.kind = write_kind(piece.slot, piece.mask, view.leaf && state.is_shared(view, piece.slot));
-      piece.target = piece.slot.own;
-      w.pieces.push_back(piece);
-      block = end;
-    }
+    const auto missing = look(w);
     if (!missing)
       co_return Status();
     status = co_await load_missing(*missing, *w.volume);
@@ -349,33 +403,34 @@ Task<Status> StoreCore::plan(Window& w) {
   }
 }
 
-// Space for what the plan needs; ends with a plan that is true at the return and has its targets.
-Task<Status> StoreCore::prepare(Window& w) {
-  for (;;) {
-    Status status = co_await plan(w);
-    OBRAZ_CO_TRY(status);
-    if (w.needed() <= w.clusters.size())
-      break;
-    // Beside the neighbour before, so that what is written together lies together.
-    uint64_t hint = 0;
-    for (const auto& piece : w.pieces)
-      if (piece.slot.own && piece.kind != WriteKind::in_place) {
-        hint = piece.slot.own.value + 1;
-        break;
-      }
-    status = co_await allocate_clusters(w.needed(), hint, w.clusters);
-    OBRAZ_CO_TRY(status);
-  }
+// Space for what the plan needs, which is true at this instant. Whether there was enough; then every piece
+// has its target.
+bool StoreCore::prepare_now(Window& w) {
+  const uint64_t needed = w.needed();
+  if (!take_clusters(needed, w.hint(), w.clusters))
+    return false;
   size_t next = 0;
   for (auto& piece : w.pieces)
     if (piece.kind != WriteKind::in_place && piece.kind != WriteKind::first)
       piece.target = w.clusters[next++];
   for (; w.clusters.size() > next; w.clusters.pop_back())
     give_back(w.clusters.back());
-  co_return Status();
+  return true;
 }
 
-Task<Status> StoreCore::write_window(VolumePtr volume, uint64_t offset, ConstBytes from) {
+// The same, with waiting; ends with a plan that is true at the return and has its targets.
+Task<Status> StoreCore::prepare(Window& w) {
+  for (;;) {
+    Status status = co_await plan(w);
+    OBRAZ_CO_TRY(status);
+    if (prepare_now(w))
+      co_return status;
+    status = co_await allocate_clusters(w.needed(), w.hint(), w.clusters);
+    OBRAZ_CO_TRY(status);
+  }
+}
+
+Task<Status> StoreCore::write_window(const VolumePtr& volume, uint64_t offset, ConstBytes from) {
   Window w;
   w.volume = volume;
   w.offset = offset;
@@ -383,8 +438,10 @@ Task<Status> StoreCore::write_window(VolumePtr volume, uint64_t offset, ConstByt
   const bool whole_blocks = offset % kBlockSize == 0 && from.size() % kBlockSize == 0;
   bool exclusive = !whole_blocks;
   if (!exclusive) {
-    const Status planned = co_await plan(w);
-    OBRAZ_CO_TRY(planned);
+    if (!plan_now(w)) {
+      const Status planned = co_await plan(w);
+      OBRAZ_CO_TRY(planned);
+    }
     exclusive = !w.in_place();
   }
   RangeLock::Holder holder;
@@ -392,8 +449,10 @@ Task<Status> StoreCore::write_window(VolumePtr volume, uint64_t offset, ConstByt
   Status status;
   for (;;) {
     co_await volume->locks.acquire({w.first_block(), w.end_block(), exclusive}, holder);
-    status = co_await plan(w);
-    OBRAZ_CO_TRY(status);
+    if (!plan_now(w)) {
+      status = co_await plan(w);
+      OBRAZ_CO_TRY(status);
+    }
     if (w.in_place())
       break;
     if (!exclusive) {  // it was in place when we looked; a snapshot came while we waited
@@ -403,17 +462,20 @@ Task<Status> StoreCore::write_window(VolumePtr volume, uint64_t offset, ConstByt
       continue;
     }
     // A window lies in at most two leaves; each may need its whole path made.
-    status = co_await admit(
-        {.record_bytes = w.pieces.size() * disk::kMapRecordSize, .node_pages = 2 * State::kPagesPerRecord},
-        admission);
-    OBRAZ_CO_TRY(status);
-    status = co_await prepare(w);
+    const Cost cost{.record_bytes = w.pieces.size() * disk::kMapRecordSize,
+                    .node_pages = 2 * State::kPagesPerRecord};
+    if (!admit_now(cost, admission)) {
+      status = co_await admit(cost, admission);
+      OBRAZ_CO_TRY(status);
+      status = co_await prepare(w);
+    } else if (!prepare_now(w)) {
+      status = co_await prepare(w);
+    }
     break;
   }
   IoTracker::Entry entry, volume_entry;
-  if (status) {
+  if (status)
     status = check_usable();
-  }
   if (status) {
     // From here to the record the request counts as in flight: for the drop rule, and for snapshots of the
     // disk.
@@ -443,11 +505,21 @@ Task<Status> StoreCore::write_window(VolumePtr volume, uint64_t offset, ConstByt
           break;
       }
     }
-    status = co_await copy_own(w);
-    if (status)
+    if (w.copies())
+      status = co_await copy_own(w);
+    if (status && w.direct()) {
+      Segments segments;
+      gather(w, segments);
+      status = co_await transfer(segments);
+    } else if (status) {
       status = co_await move_data(w);
-    if (status && !w.in_place())
-      status = co_await record(w);
+    }
+    while (status && !w.in_place()) {
+      const auto missing = record(w);
+      if (missing && !*missing)
+        break;
+      status = missing ? co_await load_missing(**missing, *volume) : Failure(missing.error());
+    }
   }
   for (PhysicalCluster cluster : w.clusters)
     give_back(cluster);
@@ -466,13 +538,13 @@ Task<Status> StoreCore::copy_own(Window& w) {
       continue;
     AlignedBytes buffer(kClusterSize);
     for (const bool writing : {false, true}) {
-      std::vector<Segment> segments;
+      Segments segments;
       const PhysicalCluster cluster = writing ? piece.target : piece.slot.own;
       for (unsigned block = 0; block < kBlocksPerCluster; ++block)
         if (mask >> block & 1)
-          segments.push_back({cluster.value * kClusterSize + block * kBlockSize,
-                              buffer.bytes().subspan(block * kBlockSize, kBlockSize), writing});
-      Status status = co_await transfer(std::move(segments));
+          append(segments, {cluster.value * kClusterSize + block * kBlockSize,
+                            buffer.bytes().subspan(block * kBlockSize, kBlockSize), writing});
+      Status status = co_await transfer(segments);
       // What has rotted is not given a new place, and with it the look of being whole.
       for (unsigned block = 0; !writing && block < kBlocksPerCluster && status; ++block)
         if ((mask >> block & 1) && state.is_summed(cluster)) {
@@ -501,12 +573,25 @@ Task<Status> StoreCore::read_block(VolumeState& volume, const Slot& slot, uint64
   co_return status;
 }
 
+// The payload from where it is to its targets.
+void StoreCore::gather(const Window& w, Segments& segments) {
+  const std::byte* memory = w.from.data();
+  for (const auto& piece : w.pieces) {
+    const auto first = unsigned(std::countr_zero(piece.mask));
+    const size_t length = size_t(std::popcount(piece.mask)) * kBlockSize;
+    // The device only reads from it.
+    append(segments, {piece.target.value * kClusterSize + first * kBlockSize,
+                      Bytes(const_cast<std::byte*>(memory), length), true});
+    memory += length;
+  }
+}
+
 // The payload to its targets. Partial blocks at the ends are filled up with what the block holds now; the
 // rest goes from where it is, when that is aligned like the disk.
 Task<Status> StoreCore::move_data(Window& w) {
   const uint64_t end = w.offset + w.from.size();
   AlignedBytes ends[2], all;
-  std::vector<Segment> segments;
+  Segments segments;
   const bool congruent = (reinterpret_cast<uintptr_t>(w.from.data()) - w.offset) % kBlockSize == 0;
   if (!congruent) {
     all = AlignedBytes(round_up(w.offset % kBlockSize + w.from.size(), kBlockSize));
@@ -529,7 +614,7 @@ Task<Status> StoreCore::move_data(Window& w) {
         OBRAZ_CO_TRY(status);
         std::copy_n(w.from.data() + (at - w.offset), block_end - at,
                     bounce.bytes().data() + (at - block_start));
-        segments.push_back({device, bounce.bytes(), true});
+        append(segments, {device, bounce.bytes(), true});
         at = block_end;
         continue;
       }
@@ -537,44 +622,36 @@ Task<Status> StoreCore::move_data(Window& w) {
       const std::byte* memory = congruent ? w.from.data() + (at - w.offset)
                                           : all.bytes().data() + (at - round_down(w.offset, kBlockSize));
       // The device only reads from it.
-      segments.push_back({device, Bytes(const_cast<std::byte*>(memory), whole_end - at), true});
+      append(segments, {device, Bytes(const_cast<std::byte*>(memory), whole_end - at), true});
       at = whole_end;
     }
   }
-  co_return co_await transfer(std::move(segments));
+  co_return co_await transfer(segments);
 }
 
 // The slots as they are now that the data is there. The range is ours alone, so only a revert or a delete can
-// have changed them; then the write was as if before it.
-Task<Status> StoreCore::record(Window& w) {
-  std::vector<disk::Record> records;
-  for (const auto& piece : w.pieces)
-    if (piece.kind != WriteKind::in_place)
-      records.push_back(disk::MapRecord{w.volume->id, piece.cluster,
-                                        after_write(piece.slot, piece.kind, piece.mask, piece.target)});
-  const auto outlived = [&w] {
-    if (!w.volume->deleted && w.volume->generation == w.generation)
-      return false;
+// have changed them; then the write was as if before it. Returns what must be loaded first, and then nothing
+// has been done.
+Result<std::optional<Missing>> StoreCore::record(Window& w) {
+  if (w.volume->deleted || w.volume->generation != w.generation) {
     marks::hit(w.volume->deleted ? Mark::delete_under_write : Mark::revert_under_write);
-    return true;
-  };
-  for (size_t i = 0; i < records.size();) {
-    if (outlived())
-      co_return Status();
-    const auto missing = state.needs(records[i]);
-    if (!missing) {
-      ++i;
+    return std::optional<Missing>();
+  }
+  boost::container::small_vector<disk::Record, 2> records;
+  for (const auto& piece : w.pieces) {
+    if (piece.kind == WriteKind::in_place)
       continue;
-    }
-    const Status status = co_await load_missing(*missing, *w.volume);
-    OBRAZ_CO_TRY(status);
-    i = 0;  // what was there may have been evicted meanwhile
+    records.push_back(disk::MapRecord{w.volume->id, piece.cluster,
+                                      after_write(piece.slot, piece.kind, piece.mask, piece.target)});
+    if (auto missing = state.needs(records.back()))
+      return missing;
   }
   const Status usable = check_usable();
-  OBRAZ_CO_TRY(usable);
+  if (!usable)
+    return Failure(usable.error());
   stage(records);
   w.clusters.clear();  // the slots have them
-  co_return Status();
+  return std::optional<Missing>();
 }
 
 // --- zeros and trims

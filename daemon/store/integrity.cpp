@@ -49,15 +49,13 @@ Task<Status> StoreCore::load_sums(PhysicalCluster cluster, VolumeState& volume) 
   }
 }
 
-Task<Status> StoreCore::verify(VolumeState& volume, std::span<const ToVerify> parts) {
+Status StoreCore::verify_now(VolumeState& volume, std::span<const ToVerify>& parts) {
   Status verified;
-  for (const ToVerify& part : parts) {
-    auto sums = state.sums_of(part.cluster);
-    if (sums.missing) {
-      const Status loaded = co_await load_sums(part.cluster, volume);
-      OBRAZ_CO_TRY(loaded);
-      sums = state.sums_of(part.cluster);
-    }
+  for (; !parts.empty(); parts = parts.subspan(1)) {
+    const ToVerify& part = parts.front();
+    const auto sums = state.sums_of(part.cluster);
+    if (sums.missing)
+      break;
     marks::hit(Mark::read_verified);
     const uint16_t bad = sums.bad_blocks(unsigned(part.offset / kBlockSize % kBlocksPerCluster), part.bytes);
     if (bad == 0)
@@ -65,7 +63,20 @@ Task<Status> StoreCore::verify(VolumeState& volume, std::span<const ToVerify> pa
     report_bad(volume, {part.offset / kClusterSize}, part.cluster, bad, "does not fit its checksums");
     verified = obraz::fail(ErrorCode::corruption, "data: a block does not fit its checksum");
   }
-  co_return verified;
+  return verified;
+}
+
+Task<Status> StoreCore::verify(VolumeState& volume, std::span<const ToVerify> parts) {
+  Status verified;
+  for (;;) {
+    const Status here = verify_now(volume, parts);
+    if (!here)
+      verified = here;
+    if (parts.empty())
+      co_return verified;
+    const Status loaded = co_await load_sums(parts.front().cluster, volume);
+    OBRAZ_CO_TRY(loaded);
+  }
 }
 
 // --- computing
@@ -197,25 +208,29 @@ Task<Status> StoreCore::sum_leaf(VolumePtr volume, VirtualCluster at, Page page)
   co_return status;
 }
 
+// To read a cluster into the i-th place of the buffer.
+StoreCore::Segment StoreCore::whole_cluster(PhysicalCluster cluster, Bytes buffer, size_t i) {
+  return {cluster.value * kClusterSize, buffer.subspan(i * kClusterSize, kClusterSize), false};
+}
+
 Task<Status> StoreCore::read_to_sum(LeafClusters& clusters) {
   AlignedBytes buffer(kReadClusters * kClusterSize);
   for (size_t first = 0; first < clusters.list.size() && !ending();) {
     const size_t count = std::min<size_t>(kReadClusters, clusters.list.size() - first);
-    std::vector<Segment> segments;
+    Segments segments;
     for (size_t i = 0; i < count; ++i)
-      segments.push_back({clusters.list[first + i].cluster.value * kClusterSize,
-                          buffer.bytes().subspan(i * kClusterSize, kClusterSize), false});
+      append(segments, whole_cluster(clusters.list[first + i].cluster, buffer.bytes(), i));
     const Status all = co_await transfer(segments);
     for (size_t i = 0; i < count; ++i) {
       auto& one = clusters.list[first + i];
+      const Segment segment = whole_cluster(one.cluster, buffer.bytes(), i);
       if (!all) {
-        Status alone;
-        co_await transfer_one(&segments[i], &alone);
+        const Status alone = co_await transfer_one(segment);
         one.unreadable = !alone;
       }
       for (unsigned block = 0; block < kBlocksPerCluster && !one.unreadable; ++block)
         if (one.missing >> block & 1)
-          one.sums[block] = disk::block_checksum(segments[i].bytes.subspan(block * kBlockSize, kBlockSize));
+          one.sums[block] = disk::block_checksum(segment.bytes.subspan(block * kBlockSize, kBlockSize));
     }
     first += count;
     if (!ending())

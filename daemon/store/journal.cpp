@@ -61,7 +61,7 @@ void Journal::stage(std::span<const disk::Record> records) {
   OBRAZ_CHECK(size <= kMaxRecordBytes);
   if (batches_.empty() || batches_.back().size() + size > kMaxRecordBytes) {
     full_batches_bytes_ = staged_bytes();
-    batches_.emplace_back();
+    batches_.push_back(std::exchange(spare_batch_, {}));
   }
   for (const auto& record : records)
     disk::encode(record, batches_.back());
@@ -77,13 +77,13 @@ bool Journal::can_carry(size_t blocks) const {
 
 Journal::Sealed Journal::seal(bool landed, std::span<const disk::BlockRecord> blocks) {
   OBRAZ_CHECK(!landed || blocks.empty());
-  std::vector<std::byte> head;
+  head_.clear();
   if (landed)
-    disk::encode(disk::LandedRecord{}, head);
+    disk::encode(disk::LandedRecord{}, head_);
   for (const auto& block : blocks)
-    disk::encode(block, head);
-  if (!head.empty() && batches_.empty())
-    batches_.emplace_back();
+    disk::encode(block, head_);
+  if (!head_.empty() && batches_.empty())
+    batches_.push_back(std::exchange(spare_batch_, {}));
   if (carries_ && landed)
     reserved_ -= kPageSize;
   if (!carries_ && !blocks.empty())
@@ -91,24 +91,31 @@ Journal::Sealed Journal::seal(bool landed, std::span<const disk::BlockRecord> bl
   carries_ = !blocks.empty() || (carries_ && !landed);
   Sealed sealed;
   sealed.position = position_;
-  sealed.bytes = AlignedBytes(staged_bytes() + round_up(head.size(), kPageSize));
+  if (const uint64_t most = staged_bytes() + round_up(head_.size(), kPageSize); sealed_.size() < most)
+    sealed_ = AlignedBytes(most);
   sealed.batches = batches_.size();
   size_t at = 0;
   const Sequence durable = sequence_;  // one commit at a time: those before have ended
   for (const auto& batch : batches_) {
-    const Bytes bytes = sealed.bytes.bytes().subspan(at, BatchHeader::kSize + head.size() + batch.size());
-    auto end = std::ranges::copy(head, bytes.begin() + BatchHeader::kSize).out;
+    const Bytes bytes = sealed_.bytes().subspan(at, BatchHeader::kSize + head_.size() + batch.size());
+    auto end = std::ranges::copy(head_, bytes.begin() + BatchHeader::kSize).out;
     std::ranges::copy(batch, end);
-    head.clear();
+    head_.clear();
     ++sequence_.value;
     chain_ = disk::seal_batch(uuid_, {sequence_, position_, run_, chain_, durable, 0, 0}, bytes);
-    at += round_up(bytes.size(), kPageSize);
+    const size_t padded = round_up(bytes.size(), kPageSize);
+    std::ranges::fill(sealed_.bytes().subspan(at + bytes.size(), padded - bytes.size()), std::byte{0});
+    at += padded;
     position_ += round_up(bytes.size(), kPageSize);
   }
-  sealed.length = at;
+  sealed.bytes = sealed_.bytes().first(at);
   OBRAZ_CHECK(position_ - tail_ <= size_);
   if (sealed.batches > 1)
     marks::hit(Mark::journal_several_batches);
+  if (!batches_.empty()) {
+    spare_batch_ = std::move(batches_.front());
+    spare_batch_.clear();
+  }
   batches_.clear();
   full_batches_bytes_ = 0;
   return sealed;
@@ -133,7 +140,7 @@ Task<Status> Journal::transfer(uint64_t position, Bytes bytes, bool writing) {
 }
 
 Task<Status> Journal::write(const Sealed& sealed) {
-  return transfer(sealed.position, sealed.bytes.bytes().first(sealed.length), true);
+  return transfer(sealed.position, sealed.bytes, true);
 }
 
 Task<Result<Journal::Batch>> Journal::read_next() {

@@ -65,8 +65,7 @@ class Journal {
   uint64_t staged_bytes() const;
   struct Sealed {
     uint64_t position = 0;
-    AlignedBytes bytes;  // whole batches, one after the other
-    size_t length = 0;   // of them
+    Bytes bytes;  // whole batches, one after the other; the journal's, until the next seal
     uint64_t batches = 0;
   };
   // Whether the blocks can be carried by the next seal: all in one batch with everything that is staged, in
@@ -112,6 +111,9 @@ class Journal {
   uint32_t chain_;
   std::vector<std::vector<std::byte>> batches_;  // staged, each with room for its header in front
   uint64_t full_batches_bytes_ = 0;              // of all but the last, rounded
+  // Memory of what was sealed, kept for the next time, when it has been written.
+  std::vector<std::byte> spare_batch_, head_;
+  AlignedBytes sealed_;
   // While set, a page of the ring is reserved, so that there is always room to say that the blocks have
   // landed.
   bool carries_ = false;
