@@ -25,9 +25,6 @@ uint16_t bridged(uint16_t mask) {
 
 }  // namespace
 
-StoreCore::CachedRead::CachedRead(StoreCore& core, uint64_t length_bytes)
-    : core_(core), cache_(core.clone_cache), scan_(length_bytes > limits::kMaxCachedRead) {}
-
 void StoreCore::CachedRead::add(const BlockRun& run, uint64_t at, Segments& segments,
                                 ToVerifyList& to_verify) {
   const uint16_t wanted = run.mask();

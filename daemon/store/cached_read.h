@@ -16,9 +16,13 @@ namespace obraz {
 class StoreCore::CachedRead {
  public:
   // length_bytes: of the whole request.
-  CachedRead(StoreCore& core, uint64_t length_bytes);
+  CachedRead(StoreCore& core, uint64_t length_bytes)
+      : core_(core), cache_(core.clone_cache), scan_(length_bytes > limits::kMaxCachedRead) {}
   CachedRead(const CachedRead&) = delete;
-  ~CachedRead() { end_fills(false); }
+  ~CachedRead() {
+    if (fills_)
+      end_fills(false);
+  }
 
   // at: of the run in the volume.
   void add(const BlockRun& run, uint64_t at, Segments& segments, ToVerifyList& to_verify);

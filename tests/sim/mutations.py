@@ -156,7 +156,7 @@ MUTATIONS = {
     "what writes in flight at a snapshot will change is cached": (
         "cached_read.cpp", "core_.landing == 0 || core_.state.is_summed(run.cluster)", "true", RANDOM),
     "what a disk has alone is cached": (
-        "data_path.cpp", "(view->shared || state.cluster_count(place) > 1)", "true", RANDOM),
+        "data_path.cpp", "(view.shared || state.cluster_count(place) > 1)", "true", RANDOM),
     "what could not be read is cached": (
         "cached_read.cpp", "end_fills(status.has_value());", "end_fills(true);", RANDOM),
     "who waited takes a failed read for a good one": (

@@ -39,11 +39,15 @@ constexpr unsigned kDeadlineSeconds = 300;
 // itself; the first block of each cluster written by itself, the others nowhere.
 enum class Disk { of_image, of_summed_image, own, own_first_blocks };
 
+// The cache of clones: none; there, but empty; with all that the disk shares.
+enum class Cache { off, empty, full };
+
 struct Case {
   const char* name;
   Disk disk;
   Load load;
   uint64_t warm_up, rounds;
+  Cache cache = Cache::off;
 };
 
 std::vector<Case> cases() {
@@ -56,8 +60,9 @@ std::vector<Case> cases() {
     return Load{Command::write, length, depth, flush, stride, all(stride), false};
   };
   std::vector<Case> list;
-  const auto add = [&list](const char* name, Disk disk, const Load& load, uint64_t warm_up, uint64_t rounds) {
-    list.push_back({name, disk, load, warm_up, rounds});
+  const auto add = [&list](const char* name, Disk disk, const Load& load, uint64_t warm_up, uint64_t rounds,
+                           Cache cache = Cache::off) {
+    list.push_back({name, disk, load, warm_up, rounds, cache});
   };
   add("read-4k-qd1", Disk::own, reads(4 * KiB, 1, false), 512, 1024);
   add("read-4k-qd32", Disk::own, reads(4 * KiB, 32, false), 32, 64);
@@ -69,6 +74,13 @@ std::vector<Case> cases() {
   add("read-128k-qd8", Disk::own, reads(128 * KiB, 8, false), 16, 64);
   add("read-128k-qd8-structured", Disk::own, reads(128 * KiB, 8, true), 16, 64);
   add("read-128k-qd8-image-checksums", Disk::of_summed_image, reads(128 * KiB, 8, false), 16, 64);
+  // With the cache of clones, in which what a disk has alone has no place.
+  add("read-4k-qd32-beside-cache", Disk::own, reads(4 * KiB, 32, false), 32, 64, Cache::empty);
+  add("read-4k-qd32-image-filling", Disk::of_summed_image, reads(4 * KiB, 32, false), 32, 64, Cache::empty);
+  add("read-4k-qd32-image-cached", Disk::of_summed_image, reads(4 * KiB, 32, false), 32, 64, Cache::full);
+  add("read-128k-qd8-image-filling", Disk::of_summed_image, reads(128 * KiB, 8, false), 16, 64, Cache::empty);
+  add("read-128k-qd8-image-cached", Disk::of_summed_image, reads(128 * KiB, 8, false), 16, 64, Cache::full);
+  add("overwrite-4k-qd32-beside-cache", Disk::own, writes(4 * KiB, 32, 4 * KiB), 32, 64, Cache::empty);
   add("read-1m-qd4", Disk::own, reads(MiB, 4, false), 16, 32);
   add("read-1m-qd4-structured", Disk::own, reads(MiB, 4, true), 16, 32);
   add("overwrite-4k-qd1", Disk::own, writes(4 * KiB, 1, 4 * KiB), 512, 1024);
@@ -161,6 +173,7 @@ class Bench {
     options.commit_interval_us = 3600 * 1'000'000ull;  // what happens by time would happen at any time
     options.sum_bytes_per_s = bench->case_.disk == Disk::of_summed_image ? limits::TiB : 0;
     options.scrub_bytes_per_s = 0;
+    options.clone_cache_bytes = bench->case_.cache == Cache::off ? 0 : 2 * kVolumeBytes;
     auto opened = co_await Store::open(bench->harness_.reactor(), *bench->meta_, *bench->data_, options);
     OBRAZ_CO_TRY(opened);
     bench->store_ = std::move(*opened);
@@ -179,6 +192,14 @@ class Bench {
     }
     OBRAZ_CO_TRY(status);
     co_return co_await volume.flush();
+  }
+  static Task<Status> read_all(Volume volume) {
+    const std::unique_ptr<std::byte, decltype(&std::free)> bytes(
+        static_cast<std::byte*>(std::aligned_alloc(kBlockSize, limits::kMaxCachedRead)), std::free);
+    Status status;
+    for (uint64_t at = 0; at < kVolumeBytes && status; at += limits::kMaxCachedRead)
+      status = co_await volume.read(at, {bytes.get(), limits::kMaxCachedRead});
+    co_return status;
   }
   static Task<Status> make_disk(Bench* bench) {
     Store& store = *bench->store_;
@@ -204,6 +225,9 @@ class Bench {
       while (bench->case_.disk == Disk::of_summed_image && !store.volume_info(image)->summed)
         co_await timer.wait_us(1000);
     }
+    if (bench->case_.cache == Cache::full)
+      status = co_await read_all(*store.open_volume(bench->disk_));
+    OBRAZ_CO_TRY(status);
     co_return co_await store.checkpoint();
   }
 
