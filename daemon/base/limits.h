@@ -69,7 +69,8 @@ constexpr unsigned kMaxStatusExtents = 16384;     // extents in one block status
 constexpr unsigned kHandshakeSeconds = 10;        // (config) from accept to transmission
 constexpr uint64_t kMaxOptionDrain =
     1 * MiB;  // a longer option than kMaxOptionLength is refused, up to this one
-constexpr uint64_t kReceiveBuffer = 32 * KiB;  // of a session; small requests share one receive
+constexpr uint64_t kReceiveBuffer = 16 * KiB,
+                   kMaxReceiveBuffer = 128 * KiB;  // of a session; small requests share one receive
 constexpr uint64_t kMaxSessionPayload =
     32 * MiB;                              // in flight or unsent; one largest request, so none is shut out
 constexpr uint64_t kMaxDrain = 64 * MiB;   // payload of a refused write that is read and thrown away

@@ -23,6 +23,12 @@ class Device {
   virtual uint64_t size_bytes() const = 0;
   virtual Task<Status> read(uint64_t offset, Bytes into) = 0;
   virtual Task<Status> write(uint64_t offset, ConstBytes from) = 0;
+  // write() and then flush(); a failure of either is one of the flush.
+  virtual Task<Status> write_and_flush(uint64_t offset, ConstBytes from) {
+    const Status written = co_await write(offset, from);
+    OBRAZ_CO_TRY(written);
+    co_return co_await flush();
+  }
   // Makes every write that has completed durable. A failed flush says nothing about any of them, for ever.
   virtual Task<Status> flush() = 0;
   // The range is no longer needed; it reads as anything afterwards. Devices that cannot do so succeed.

@@ -145,6 +145,22 @@ Task<Status> FileDevice::write(uint64_t offset, ConstBytes from) {
   co_return Status();
 }
 
+Task<Status> FileDevice::write_and_flush(uint64_t offset, ConstBytes from) {
+  OBRAZ_CHECK(offset % kBlockSize == 0 && from.size() % kBlockSize == 0 && !from.empty());
+  if (from.size() <= kMaxTransfer) {
+    const auto done = co_await reactor_.write_and_sync(file_, from, offset);
+    if (done.first == int(from.size()))
+      co_return done.second < 0 ? fail_os(-done.second, "flush failed") : Status();
+    // Short, or interrupted: there was no flush. What is left takes the long way.
+    if (done.first < 0 && done.first != -EINTR && done.first != -EAGAIN)
+      co_return fail_os(-done.first, "write failed");
+    const auto written = size_t(std::max(done.first, 0)) / kBlockSize * kBlockSize;
+    from = from.subspan(written);
+    offset += written;
+  }
+  co_return co_await Device::write_and_flush(offset, from);
+}
+
 Task<Status> FileDevice::flush() {
   // Not retried, not even after EINTR: after a failed fsync the kernel may have dropped the error together
   // with the dirty pages, so a second success would prove nothing.

@@ -35,6 +35,7 @@ class FileDevice final : public Device {
   uint64_t size_bytes() const override { return size_bytes_; }
   Task<Status> read(uint64_t offset, Bytes into) override;
   Task<Status> write(uint64_t offset, ConstBytes from) override;
+  Task<Status> write_and_flush(uint64_t offset, ConstBytes from) override;
   Task<Status> flush() override;
   Task<Status> discard(uint64_t offset, uint64_t length) override;
   Task<Status> allocate(uint64_t offset, uint64_t length) override;

@@ -16,6 +16,13 @@ void RingOperation::await_suspend(std::coroutine_handle<> h) {
   ring->submit(*this);
 }
 
+void RingChain::await_suspend(std::coroutine_handle<> h) {
+  first.waiter = second.waiter = h;
+  first.other = &second;
+  second.other = &first;
+  first.ring->submit(first, second);
+}
+
 Result<std::unique_ptr<Reactor>> Reactor::create(const ReactorOptions& options) {
   auto ring = Ring::create(options);
   if (!ring)
@@ -143,6 +150,9 @@ RingOperation Reactor::write(RingFile file, ConstBytes from, uint64_t offset) {
 }
 RingOperation Reactor::data_sync(RingFile file) {
   return make(ring_.get(), RingOperation::Kind::data_sync, file, nullptr, 0, 0);
+}
+RingChain Reactor::write_and_sync(RingFile file, ConstBytes from, uint64_t offset) {
+  return {write(file, from, offset), data_sync(file)};
 }
 RingOperation Reactor::allocate(RingFile file, uint64_t offset, uint64_t length) {
   return make(ring_.get(), RingOperation::Kind::allocate, file, nullptr, length, offset);

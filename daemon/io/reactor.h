@@ -41,11 +41,26 @@ struct RingOperation {
   int flags = 0;            // of recv / sendmsg / poll
   Ring* ring = nullptr;
   std::coroutine_handle<> waiter = nullptr;
+  RingOperation* other = nullptr;  // of a chain
   int32_t result = 0;
+  bool ended = false;
 
   bool await_ready() const { return false; }
   void await_suspend(std::coroutine_handle<> h);
   int32_t await_resume() const { return result; }
+};
+
+// Two operations of which the second begins when the first has succeeded whole, without a visit in between;
+// it is -ECANCELED otherwise. Resumes when both have ended.
+struct RingChain {
+  RingOperation first, second;
+
+  struct Results {
+    int32_t first, second;
+  };
+  bool await_ready() const { return false; }
+  void await_suspend(std::coroutine_handle<> h);
+  Results await_resume() const { return {first.result, second.result}; }
 };
 
 struct ReactorOptions {
@@ -86,6 +101,7 @@ class Reactor final : public Executor {
   RingOperation read(RingFile file, Bytes into, uint64_t offset);
   RingOperation write(RingFile file, ConstBytes from, uint64_t offset);
   RingOperation data_sync(RingFile file);
+  RingChain write_and_sync(RingFile file, ConstBytes from, uint64_t offset);
   RingOperation allocate(RingFile file, uint64_t offset, uint64_t length);  // fallocate, KEEP_SIZE
   RingOperation punch(RingFile file, uint64_t offset, uint64_t length);     // fallocate, PUNCH_HOLE
   RingOperation receive(RingFile file, Bytes into, int flags = 0);

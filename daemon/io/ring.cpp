@@ -156,17 +156,30 @@ Result<std::unique_ptr<Ring>> Ring::create(const ReactorOptions& options) {
   return std::unique_ptr<Ring>(new Ring(std::move(made)));
 }
 
-void Ring::submit(RingOperation& operation) {
+// Full: what is there is handed over. EBUSY means that completions must be collected first, which the
+// submission does.
+void Ring::make_room(unsigned entries) {
   io_uring* ring = &implementation_->ring;
-  io_uring_sqe* sqe = io_uring_get_sqe(ring);
-  while (!sqe) {  // full: hand over what is there; EBUSY means completions must be collected first, which
-                  // submit does
+  while (io_uring_sq_space_left(ring) < entries) {
     const int submitted = io_uring_submit(ring);
     OBRAZ_CHECK(submitted >= 0 || submitted == -EINTR || submitted == -EAGAIN || submitted == -EBUSY);
-    sqe = io_uring_get_sqe(ring);
   }
-  implementation_->prepare(sqe, operation);
+}
+
+void Ring::submit(RingOperation& operation) {
+  make_room(1);
+  implementation_->prepare(io_uring_get_sqe(&implementation_->ring), operation);
   implementation_->of_devices += is_of_device(operation.kind);
+}
+
+// A chain must be handed over whole.
+void Ring::submit(RingOperation& first, RingOperation& second) {
+  make_room(2);
+  io_uring_sqe* sqe = io_uring_get_sqe(&implementation_->ring);
+  implementation_->prepare(sqe, first);
+  sqe->flags |= IOSQE_IO_LINK;
+  implementation_->of_devices += is_of_device(first.kind);
+  submit(second);
 }
 
 // While a device works there is more than the next request to wait for, and it takes longer. Whether
@@ -222,7 +235,9 @@ unsigned Ring::collect(Executor& executor) {
       continue;
     implementation_->of_devices -= is_of_device(operation->kind);
     operation->result = cqe->res;
-    executor.enqueue(operation->waiter);
+    operation->ended = true;
+    if (!operation->other || operation->other->ended)
+      executor.enqueue(operation->waiter);
   }
   io_uring_cq_advance(ring, count);
   return count;

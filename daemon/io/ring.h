@@ -23,6 +23,8 @@ class Ring {
   // Queues the operation; the kernel sees it at the next submit_and_wait(), or earlier when the queue is
   // full.
   void submit(RingOperation& operation);
+  // The second begins when the first has succeeded.
+  void submit(RingOperation& first, RingOperation& second);
   // Submits what is queued; waits for at least one completion when `wait` is set, at most `timeout_us`
   // (UINT64_MAX: without end). Failed or interrupted waits just return. May look for completions for some
   // microseconds before it sleeps: Spin below.
@@ -37,6 +39,7 @@ class Ring {
 
  private:
   bool spin();
+  void make_room(unsigned entries);
   struct Implementation;
   explicit Ring(std::unique_ptr<Implementation> implementation);
   std::unique_ptr<Implementation> implementation_;

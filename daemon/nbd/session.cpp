@@ -200,6 +200,23 @@ size_t Session::shift_of(const Request& request) {
   return data ? size_t(request.offset % kBlockSize) : 0;
 }
 
+// Twice as large after a receive that filled it, for then more was waiting; small again when the session has
+// nothing to do.
+void Session::fit_buffer() {
+  size_t fit = capacity_;
+  if (end_ == capacity_ || (last_received_ > 0 && last_received_ >= capacity_ - kRequestSize))
+    fit = std::min<size_t>(capacity_ * 2, limits::kMaxReceiveBuffer);
+  else if (requests_.count() == 0 && end_ <= kRequestSize && last_received_ <= limits::kReceiveBuffer)
+    fit = limits::kReceiveBuffer;
+  if (fit == capacity_)
+    return;
+  auto fitting = std::make_unique_for_overwrite<std::byte[]>(fit);
+  std::memcpy(fitting.get(), received_.get(), end_);
+  received_ = std::move(fitting);
+  capacity_ = fit;
+  last_received_ = 0;
+}
+
 Task<bool> Session::fill(size_t size) {
   if (begin_ > 0) {
     std::memmove(received_.get(), received_.get() + begin_, end_ - begin_);
@@ -207,13 +224,15 @@ Task<bool> Session::fill(size_t size) {
     begin_ = 0;
   }
   while (end_ < size) {
-    const size_t most = only_header_ ? size - end_ : limits::kReceiveBuffer - end_;
+    fit_buffer();
+    const size_t most = only_header_ ? size - end_ : capacity_ - end_;
     const int got = co_await reactor_.receive(file_, {received_.get() + end_, most});
     if (got == -EINTR)
       continue;
     if (got <= 0)
       co_return false;
     end_ += size_t(got);
+    last_received_ = size_t(got);
   }
   only_header_ = false;
   co_return true;

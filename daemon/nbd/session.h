@@ -56,6 +56,7 @@ class Session {
   Task<bool> refuse_request(Request request, Verdict verdict);
   void serve(InFlight in_flight);
   Task<bool> fill(size_t size);  // at least `size` bytes in the receive buffer
+  void fit_buffer();
   bool take_payload(Bytes into);
   Task<bool> receive_payload(Bytes into);
   Task<bool> drain(uint64_t length);
@@ -94,8 +95,9 @@ class Session {
   uint64_t payload_held_ = 0;
   uint64_t receiving_since_us_ = 0;  // a part of a payload; 0: none is awaited
 
-  std::unique_ptr<std::byte[]> received_;  // kReceiveBuffer bytes, of which [begin_, end_) are not used yet
-  size_t begin_ = 0, end_ = 0;
+  std::unique_ptr<std::byte[]> received_;  // capacity_ bytes, of which [begin_, end_) are not used yet
+  size_t capacity_ = limits::kReceiveBuffer, begin_ = 0, end_ = 0;
+  size_t last_received_ = 0;  // bytes, by the last receive into it
   bool only_header_ = false;  // the next receive takes a header and nothing of what follows it
   bool refusing_ = false, cut_off_ = false;
 

@@ -142,10 +142,12 @@ Task<void> StoreCore::commit_loop() {
 
 // One at a time: of two that overlap, one may fail and with it lose what the other is said to have covered.
 // And none after a failure, so that a checkpoint that is under way then ends without its superblock.
-Task<Status> StoreCore::flush_meta() {
+Task<Status> StoreCore::flush_meta(const Journal::Sealed* sealed) {
   const auto turn = co_await meta_flush_.lock();
   const Status usable = check_usable();
   OBRAZ_CO_TRY(usable);
+  if (sealed)
+    co_return co_await journal.write_and_flush(*sealed);
   co_return co_await meta.flush();
 }
 
@@ -196,12 +198,9 @@ Task<void> StoreCore::commit_once() {
   if (sealed.batches > 0) {
     if (journal.used() > journal.size() / 2)
       want_checkpoint();
-    status = co_await journal.write(sealed);  // 3
+    status = co_await flush_meta(&sealed);  // 3, 4
     if (!status)
-      co_return fail("journal write", status.error());
-    status = co_await flush_meta();  // 4
-    if (!status)
-      co_return fail("flush of the meta device", status.error());
+      co_return fail("journal write or flush of the meta device", status.error());
     counters.batches += sealed.batches;
   }
   ++counters.commits;

@@ -171,7 +171,8 @@ class StoreCore {
   Task<void> commit_loop();
   Task<void> commit_once();
   bool can_carry(bool freezes) const;
-  Task<Status> flush_meta();
+  // Flushes `meta`, with the batches if any written before.
+  Task<Status> flush_meta(const Journal::Sealed* sealed = nullptr);
   Task<void> ticker();
   Task<void> checkpoint_loop();
   Task<void> reclaim_loop();

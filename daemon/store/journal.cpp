@@ -122,16 +122,19 @@ Journal::Sealed Journal::seal(bool landed, std::span<const disk::BlockRecord> bl
 }
 
 // One or, around the end of the ring, two device operations.
-Task<Status> Journal::transfer(uint64_t position, Bytes bytes, bool writing) {
+Task<Status> Journal::transfer(uint64_t position, Bytes bytes, Way way) {
   while (!bytes.empty()) {
     const uint64_t length = std::min<uint64_t>(bytes.size(), size_ - position % size_);
-    if (length < bytes.size())
-      marks::hit(writing ? Mark::journal_write_wrapped : Mark::journal_read_wrapped);
+    const bool last = length == bytes.size();
+    if (!last)
+      marks::hit(way == Way::read ? Mark::journal_read_wrapped : Mark::journal_write_wrapped);
     Status status;
-    if (writing)
-      status = co_await meta_.write(place(position), bytes.first(length));
-    else
+    if (way == Way::read)
       status = co_await meta_.read(place(position), bytes.first(length));
+    else if (last)
+      status = co_await meta_.write_and_flush(place(position), bytes.first(length));
+    else
+      status = co_await meta_.write(place(position), bytes.first(length));
     OBRAZ_CO_TRY(status);
     bytes = bytes.subspan(length);
     position += length;
@@ -139,8 +142,8 @@ Task<Status> Journal::transfer(uint64_t position, Bytes bytes, bool writing) {
   co_return Status();
 }
 
-Task<Status> Journal::write(const Sealed& sealed) {
-  return transfer(sealed.position, sealed.bytes, true);
+Task<Status> Journal::write_and_flush(const Sealed& sealed) {
+  return transfer(sealed.position, sealed.bytes, Way::write_and_flush);
 }
 
 Task<Result<Journal::Batch>> Journal::read_next() {
@@ -148,7 +151,7 @@ Task<Result<Journal::Batch>> Journal::read_next() {
   if (position_ - tail_ + kPageSize > size_)
     co_return std::move(batch);
   AlignedBytes first(kPageSize);
-  Status status = co_await transfer(position_, first.bytes(), false);
+  Status status = co_await transfer(position_, first.bytes(), Way::read);
   OBRAZ_CO_TRY(status);
   const auto header = disk::decode_batch_header(uuid_, first.bytes());
   if (!header || header->run != run_ || header->position != position_ ||
@@ -161,7 +164,7 @@ Task<Result<Journal::Batch>> Journal::read_next() {
   if (position_ - tail_ + padded > size_)
     co_return std::move(batch);
   AlignedBytes all(padded);
-  status = co_await transfer(position_, all.bytes(), false);
+  status = co_await transfer(position_, all.bytes(), Way::read);
   OBRAZ_CO_TRY(status);
   if (!disk::batch_verifies(*header, all.bytes().first(header->length_bytes))) {
     marks::hit(Mark::journal_torn_tail);
@@ -189,7 +192,7 @@ Task<Status> Journal::check_end() {
   const uint64_t end = tail_ + size_;
   for (uint64_t at = position_ + kPageSize; at + kPageSize <= end;) {
     const uint64_t length = std::min(kChunk, end - at);
-    Status status = co_await transfer(at, chunk.bytes().first(length), false);
+    Status status = co_await transfer(at, chunk.bytes().first(length), Way::read);
     OBRAZ_CO_TRY(status);
     for (uint64_t unit = 0; unit < length; unit += kPageSize) {
       const auto header = disk::decode_batch_header(uuid_, chunk.bytes().subspan(unit, kPageSize));
@@ -197,7 +200,7 @@ Task<Status> Journal::check_end() {
           header->sequence <= header->durable || at + unit + header->length_bytes > end)
         continue;
       AlignedBytes all(round_up(header->length_bytes, kPageSize));
-      status = co_await transfer(at + unit, all.bytes(), false);
+      status = co_await transfer(at + unit, all.bytes(), Way::read);
       OBRAZ_CO_TRY(status);
       if (!disk::batch_verifies(*header, all.bytes().first(header->length_bytes)))
         continue;

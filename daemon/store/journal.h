@@ -76,8 +76,7 @@ class Journal {
   Sealed seal(bool landed = false, std::span<const disk::BlockRecord> blocks = {});
   // Whether the ring holds blocks that have not landed.
   bool carries() const { return carries_; }
-  // Not durable before the device is flushed.
-  Task<Status> write(const Sealed& sealed);
+  Task<Status> write_and_flush(const Sealed& sealed);
 
   // As of the last seal.
   Sequence sequence() const { return sequence_; }
@@ -98,7 +97,8 @@ class Journal {
   Task<Status> check_end();
 
  private:
-  Task<Status> transfer(uint64_t position, Bytes bytes, bool writing);
+  enum class Way : uint8_t { read, write_and_flush };
+  Task<Status> transfer(uint64_t position, Bytes bytes, Way way);
   uint64_t place(uint64_t position) const {
     return disk::kJournalFirstPage * disk::kPageSize + position % size_;
   }

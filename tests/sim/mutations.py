@@ -30,12 +30,13 @@ MUTATIONS = {
     "no data flush before the journal write": (
         "core.cpp", "status = co_await data.flush();", "status = Status();", RANDOM),
     "no flush after the journal write": (
-        "core.cpp", "status = co_await flush_meta();  // 4", "status = Status();", RANDOM),
+        "journal.cpp", "else if (last)", "else if (false)", RANDOM),
     "data that was being written counts as flushed": (
         "core.cpp", "status = co_await data.flush();", "status = co_await data.flush();\n    unflushed.clear();",
         RANDOM),
     "a failed journal write is acknowledged": (
-        "core.cpp", 'if (!status)\n      co_return fail("journal write", status.error());', "", RANDOM),
+        "core.cpp", 'if (!status)\n      co_return fail("journal write or flush of the meta device", status.error());', "",
+        RANDOM),
     # data that the journal carries
     "carried blocks are not replayed": (
         "recovery.cpp", "const Status status = co_await data.write(offset, content.bytes());", "const Status status;",
