@@ -54,6 +54,25 @@ by_time() {
   adds_up 'abs(r["seconds"] - 0.5) < 0.01 and r["read"]["requests"] > 0 and r["client_cpu_us_per_request"] > 0'
 }
 
+# Each export has the whole load to itself.
+several_disks() {
+  local uris=()
+  for disk in d e f; do
+    uris+=("$(export_uri "disk/$disk")")
+  done
+  timeout "$client_deadline_s" "$bin/nbdload" "${uris[@]}" --json --seconds 0 --read-once-per 4K --length 8M --depth 2 >"$work/load.json"
+  adds_up 'r["read"]["requests"] == 3 * 2048 and r["export_bytes"] == 3 * (64 << 20)'
+  timeout "$client_deadline_s" "$bin/nbdload" "${uris[@]}" --json --seconds 0 --requests 3000 --read-percent 50 --length 1M --verify \
+    --connections 2 >"$work/load.json"
+  adds_up 'r["requests"] == 3000 and r["verified_blocks"] > 500'
+  # By turns of 0.1 s: each gets one, and all that was begun ends.
+  timeout "$client_deadline_s" "$bin/nbdload" "${uris[@]}" --json --seconds 0.5 --busy 1 --interval 100 >"$work/load.json"
+  adds_up '4 <= len(r["intervals"]) <= 6 and sum(n for n, _ in r["intervals"]) == r["read"]["requests"] > 0'
+  adds_up 'max(worst for _, worst in r["intervals"]) == r["read"]["latency_us"]["max"]'
+  timeout "$client_deadline_s" "$bin/nbdload" "${uris[@]}" --json --seconds 0 --busy 2 --write-once-per 64K >"$work/load.json"
+  adds_up 'r["write"]["requests"] == 3 * 1024'
+}
+
 # Its writes go nowhere.
 a_server_that_forgets() {
   # shellcheck disable=SC2016  # nbdkit sets $uri
@@ -88,6 +107,9 @@ step "make a disk" new_disk d 64M
 step "one write into each cluster" every_cluster_once
 step "what is read is what was written" verified
 step "by time" by_time
+step "make two more disks" new_disk e 64M
+step "and the other" new_disk f 64M
+step "several disks at once" several_disks
 step "an export that is not there" refused 1 'cannot connect' "$(export_uri disk/nothing)"
 step "a range beyond the export" refused 1 'has 67108864 bytes' "$(export_uri disk/d)" --offset 1G
 step "a block size that is none" refused 2 'multiple of 512' "$(export_uri disk/d)" --block-size 5

@@ -1,7 +1,8 @@
-// nbdload URI: a load generator for NBD servers. Prints requests per second, throughput, latencies and its
+// nbdload URI...: a load generator for NBD servers. Prints requests per second, throughput, latencies and its
 // own processor time, as a table or as JSON. Exit status: 0; 1 when the server fails, answers an error or
 // does not give back what was written; 2 for a wrong command line.
 #include <fmt/core.h>
+#include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
 #include <string>
@@ -70,6 +71,13 @@ void print_json(const RunResult& result) {
       fmt::print(", \"{}\": {:.3f}", kShareNames[i], double(latency.percentile(kShares[i])) / 1e3);
     fmt::print("}}}}");
   }
+  if (!result.intervals.empty()) {
+    fmt::print(", \"begin_s\": {:.6f}, \"intervals\": [", double(result.begin_ns) / 1e9);
+    for (size_t i = 0; i < result.intervals.size(); ++i)
+      fmt::print("{}[{}, {:.3f}]", i == 0 ? "" : ", ", result.intervals[i].requests,
+                 double(result.intervals[i].max_latency_ns) / 1e3);
+    fmt::print("]");
+  }
   fmt::print("}}\n");
 }
 
@@ -93,10 +101,14 @@ int run(int argc, char** argv) {
   options.seconds = 10;
   bool json = false;
   CLI::App app("a load generator for NBD servers", "nbdload");
-  app.add_option("uri", options.uri,
-                 "an NBD URI, for instance nbd+unix:///disk/vm1?socket=/run/obraz/nbd.sock")
+  app.add_option("uri", options.uris,
+                 "NBD URIs, for instance nbd+unix:///disk/vm1?socket=/run/obraz/nbd.sock; several have the "
+                 "same load at once, each its own")
       ->required();
-  app.add_option("--connections", options.connections, "connections to the server")
+  app.add_option(
+      "--busy", options.busy,
+      "only so many of several URIs at a time, the next ones after 0.1 s; the others stay connected");
+  app.add_option("--connections", options.connections, "connections to each URI")
       ->check(CLI::Range(1u, 1024u))
       ->capture_default_str();
   app.add_option("--depth", options.depth, "requests in flight on each")
@@ -112,10 +124,13 @@ int run(int argc, char** argv) {
                                  "reads among 100 requests; the others are writes")
                       ->check(CLI::Range(0u, 100u))
                       ->capture_default_str();
+  uint64_t write_once_per = 0;
   add_size(
-      app, "--write-once-per", workload.once_per,
+      app, "--write-once-per", write_once_per,
       "one write into each piece of this size, at its start, and then the end: first writes into clusters");
-  app.get_option("--write-once-per")->excludes(percent);
+  add_size(app, "--read-once-per", workload.once_per, "the same with reads");
+  app.get_option("--write-once-per")->excludes(percent)->excludes("--read-once-per");
+  app.get_option("--read-once-per")->excludes(percent);
   app.add_option("--flush-every", workload.flush_every, "a flush after so many writes");
   app.add_flag("--fua", options.fua, "writes with FUA");
   app.add_flag("--verify", options.verify,
@@ -129,23 +144,35 @@ int run(int argc, char** argv) {
   app.add_option("--requests", options.requests, "end after so many requests");
   app.add_option("--seed", workload.seed, "draws places and kinds")->capture_default_str();
   app.add_flag("--json", json, "print JSON");
+  app.add_option("--interval", options.interval_ms,
+                 "with --json, also requests and worst latency (us) in each stretch of so many milliseconds");
   try {
     app.parse(argc, argv);
     workload.sequential = pattern == "sequential";
+    if (write_once_per != 0) {
+      workload.once_per = write_once_per;
+      workload.read_percent = 0;
+    }
     if (workload.block_size < 512 || workload.block_size > limits::kMaxRequestSize ||
         workload.block_size % 512 != 0)
       throw CLI::ValidationError("--block-size", "must be a multiple of 512, from 512 to 32M");
     if (workload.offset % workload.block_size != 0 || workload.length % workload.block_size != 0)
       throw CLI::ValidationError("--offset and --length", "must be multiples of the block size");
     if (workload.once_per % workload.block_size != 0)
-      throw CLI::ValidationError("--write-once-per", "must be a multiple of the block size");
+      throw CLI::ValidationError("--write-once-per and --read-once-per",
+                                 "must be a multiple of the block size");
     if (options.seconds == 0 && options.requests == 0 && workload.once_per == 0)
-      throw CLI::ValidationError("--seconds", "0 needs an end: --requests or --write-once-per");
+      throw CLI::ValidationError("--seconds",
+                                 "0 needs an end: --requests, --write-once-per or --read-once-per");
     constexpr uint64_t kMaxPayload = 4 * limits::GiB;
-    if (workload.block_size * options.depth * options.connections > kMaxPayload)
+    if (workload.block_size * options.depth * options.connections * options.uris.size() > kMaxPayload)
       throw CLI::ValidationError("--depth", "more than 4 GiB in flight");
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
+  }
+  if (rlimit files{}; ::getrlimit(RLIMIT_NOFILE, &files) == 0) {  // each connection takes one
+    files.rlim_cur = files.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &files);
   }
   const auto result = run_load(options);
   if (!result) {

@@ -38,7 +38,7 @@ std::optional<Request> Workload::next() {
   }
   if (options_.once_per != 0 && issued_ == places_)
     return std::nullopt;
-  const bool read = options_.once_per == 0 && random_() % 100 < options_.read_percent;
+  const bool read = random_() % 100 < options_.read_percent;
   writes_since_flush_ += !read;
   const uint64_t unit = options_.once_per ? options_.once_per : options_.block_size;
   return Request{read ? Kind::read : Kind::write, options_.offset + next_block() * unit};

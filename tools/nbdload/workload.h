@@ -17,7 +17,7 @@ struct WorkloadOptions {
   uint64_t block_size = 4096;       // bytes of one read or write
   bool sequential = false;          // otherwise at random
   unsigned read_percent = 100;      // the other requests are writes
-  uint64_t once_per = 0;     // not 0: each piece of this size gets one write, at its start, in random order
+  uint64_t once_per = 0;  // not 0: each piece of this size gets one request, at its start, and then the end
   uint64_t flush_every = 0;  // writes; 0: no flushes
   uint64_t seed = 1;
 };
@@ -32,7 +32,7 @@ class Workload {
   // length holds at least one block; with once_per, at least one piece of it.
   explicit Workload(const WorkloadOptions& options);
 
-  // Nothing when each piece has had its write.
+  // Nothing when each piece has had its request.
   std::optional<Request> next();
 
  private:

@@ -79,7 +79,8 @@ TEST(Workload, RandomPlacesAreBlocksOfTheRange) {
 // For ranges that are powers of two, and such that are not.
 TEST(Workload, EachPieceIsWrittenOnceAndThenItEnds) {
   for (const uint64_t pieces : {1, 2, 3, 64, 1000, 1025}) {
-    Workload workload({.length = pieces * 65536, .once_per = 65536, .flush_every = 10, .seed = pieces});
+    Workload workload(
+        {.length = pieces * 65536, .read_percent = 0, .once_per = 65536, .flush_every = 10, .seed = pieces});
     std::set<uint64_t> places;
     uint64_t flushes = 0, neighbours = 0, last = 0;
     while (const auto request = workload.next()) {
@@ -98,6 +99,29 @@ TEST(Workload, EachPieceIsWrittenOnceAndThenItEnds) {
     EXPECT_EQ(places.size(), pieces);
     EXPECT_LE(neighbours, std::max<uint64_t>(2, pieces / 20)) << "in a random order";
   }
+}
+
+TEST(Workload, EachPieceIsReadOnceAndThenItEnds) {
+  for (const bool sequential : {false, true}) {
+    Workload workload({.offset = 65536, .length = 100 * 65536, .sequential = sequential, .once_per = 65536});
+    std::set<uint64_t> places;
+    while (const auto request = workload.next()) {
+      EXPECT_EQ(request->kind, Kind::read);
+      EXPECT_TRUE(places.insert(request->offset).second);
+    }
+    EXPECT_EQ(places.size(), 100u);
+    EXPECT_EQ(*places.begin(), 65536u);
+    EXPECT_EQ(*places.rbegin(), 100 * 65536u);
+  }
+}
+
+TEST(Workload, AnotherSeedIsAnotherOrder) {
+  Workload a({.length = 1000 * 4096, .once_per = 4096, .seed = 1});
+  Workload b({.length = 1000 * 4096, .once_per = 4096, .seed = 2});
+  unsigned same = 0;
+  for (unsigned i = 0; i < 1000; ++i)
+    same += a.next()->offset == b.next()->offset;
+  EXPECT_LT(same, 50u);
 }
 
 TEST(Stamps, TellTheNewestVersionOfEachBlock) {
