@@ -144,6 +144,8 @@ int run(int argc, char** argv) {
   app.add_option("--requests", options.requests, "end after so many requests");
   app.add_option("--seed", workload.seed, "draws places and kinds")->capture_default_str();
   app.add_flag("--json", json, "print JSON");
+  app.add_flag("--announce", options.announce,
+               "print the line \"begin\" when all connections are there, before the first request");
   app.add_option("--interval", options.interval_ms,
                  "with --json, also requests and worst latency (us) in each stretch of so many milliseconds");
   try {

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -73,7 +74,13 @@ class Run {
   explicit Run(const RunOptions& options) : options_(options) {}
 
   std::expected<RunResult, std::string> run() {
-    if (!connect() || !measure() || (options_.verify && !read_back()))
+    if (!connect())
+      return std::unexpected(problem_);
+    if (options_.announce) {
+      fmt::print("begin\n");
+      std::fflush(stdout);
+    }
+    if (!measure() || (options_.verify && !read_back()))
       return std::unexpected(problem_);
     return std::move(result_);
   }

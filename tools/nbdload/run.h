@@ -25,7 +25,8 @@ struct RunOptions {
   bool fua = false;               // on every write
   bool verify = false;            // reads are compared, and what was written is read once more at the end
   uint64_t interval_ms = 0;       // not 0: RunResult::intervals
-  WorkloadOptions workload;       // length 0: to the end of the export
+  bool announce = false;     // "begin" on standard output when all are connected, before the first request
+  WorkloadOptions workload;  // length 0: to the end of the export
 };
 
 constexpr uint64_t kTurnNs = 100'000'000;
