@@ -164,7 +164,7 @@ def measure_fio(bench, workload, cpus):
     job = json.loads(run(*pinned(cpus, command)))["jobs"][0]
     io = job["read"]["total_ios"] + job["write"]["total_ios"]
     main = job["read"] if job["read"]["total_ios"] else job["write"]
-    seconds = job["job_runtime"] / 1000 / jobs
+    seconds = job["job_runtime"] / 1000  # of all jobs together, and the shares of a processor are of that
     latency = main["clat_ns"].get("percentile", {})
     return {"iops": job["read"]["iops"] + job["write"]["iops"],
             "mb_per_s": (job["read"]["bw_bytes"] + job["write"]["bw_bytes"]) / 1e6,
