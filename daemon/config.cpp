@@ -87,8 +87,8 @@ std::expected<Config, int> parse_config(int argc, char** argv) {
       ->check(CLI::Range(1u, limits::kMaxSessions))
       ->capture_default_str();
   app.add_option("--spin", config.spin_us,
-                 "microseconds to look for a client's next request before sleeping, as long as that finds "
-                 "them; 0: sleep at once")
+                 "microseconds to look for a client's next request, or for a lone request's device, before "
+                 "sleeping, as long as that finds something; 0: sleep at once")
       ->check(CLI::Range(uint64_t(0), limits::kMaxSpinUs))
       ->capture_default_str();
   app.add_flag("--debug", config.debug, "log more");

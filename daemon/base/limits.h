@@ -48,11 +48,12 @@ constexpr uint64_t kSlabSize = 64 * MiB;  // unit in which the data file is prea
 // Of the slabs that data has taken, one in so many is kept when nothing uses it, and at most so many.
 constexpr uint64_t kKeptSlabShare = 16, kMaxKeptSlabs = 16;
 constexpr uint64_t kGiveBackRate = 256 * MiB;  // bytes per second
-constexpr uint64_t kGiveBackPart = 4 * MiB;    // punched at a time
+constexpr uint64_t kGiveBackPart = 1 * MiB;    // punched at a time
+constexpr uint64_t kGiveBackRest = 30;         // times as long as that took, before the next
 constexpr uint64_t kPageSlabSize = 8 * MiB;    // the same for node pages of the meta file
 
 // --- io
-constexpr uint64_t kDefaultSpinUs = 50, kMaxSpinUs = 1000;
+constexpr uint64_t kDefaultSpinUs = 100, kMaxSpinUs = 1000;
 // ------------------------------------------------------------------------------------------------------------
 constexpr uint64_t kDefaultBufferArena =
     128 * MiB;                           // (config) all payloads in flight; none free = stop receiving

@@ -67,8 +67,7 @@ struct ReactorOptions {
   unsigned entries = 1024;
   bool register_files = true, register_buffers = true;  // tests turn them off to walk the fallbacks
   bool deferred_task_run = true;
-  // How long to look for the next request before sleeping, while nothing is asked of the devices; 0: not at
-  // all.
+  // How long to look for completions before sleeping, while little is under way; 0: not at all.
   uint64_t spin_us = 0;
 };
 

@@ -17,10 +17,12 @@ namespace obraz {
 namespace {
 
 constexpr unsigned kFileSlots = 4096;
+constexpr int kMostSpunFor = 2;  // operations of devices
 
-// Whether to look for completions before sleeping. A client with one request at a time sends the next as soon
-// as it has the reply, and sleeping and being woken takes longer than that. It pays only if the client runs
-// meanwhile, on another core, and only then is it gone on with: each time in vain, twice as many waits go by
+// Whether to look for completions before sleeping. With one request at a time there are two waits for each,
+// for the device and for the client's next request, and each is shorter than going to sleep and being woken.
+// Looking for the client pays only if it runs meanwhile, on another core, and for the device only if that is
+// fast; so it is gone on with only where it finds something: each time in vain, twice as many waits go by
 // before the next try.
 class Spin {
  public:
@@ -46,11 +48,6 @@ void pause() {
 #endif
 }
 
-bool is_of_device(RingOperation::Kind kind) {
-  using Kind = RingOperation::Kind;
-  return kind != Kind::receive && kind != Kind::send_message && kind != Kind::poll;
-}
-
 }  // namespace
 
 struct Ring::Implementation {
@@ -60,8 +57,18 @@ struct Ring::Implementation {
   Bytes arena;
   std::vector<int> free_slots;
   bool has_slots = false;
-  Spin spin;
-  uint64_t of_devices = 0;  // operations under way
+  Spin spin_for_client, spin_for_device;
+  int of_devices = 0;  // operations under way that are no socket's
+  void count(const RingOperation& op, int by) {
+    using Kind = RingOperation::Kind;
+    const bool socket = op.kind == Kind::receive || op.kind == Kind::send_message || op.kind == Kind::poll;
+    of_devices += socket ? 0 : by;
+  }
+
+  // With deferred task run completions appear only when asked for.
+  int submit_and_collect_events() {
+    return deferred ? io_uring_submit_and_get_events(&ring) : io_uring_submit(&ring);
+  }
 
   void prepare(io_uring_sqe* sqe, RingOperation& op);
   // Whether the operation's memory lies in the registered arena.
@@ -169,7 +176,7 @@ void Ring::make_room(unsigned entries) {
 void Ring::submit(RingOperation& operation) {
   make_room(1);
   implementation_->prepare(io_uring_get_sqe(&implementation_->ring), operation);
-  implementation_->of_devices += is_of_device(operation.kind);
+  implementation_->count(operation, 1);
 }
 
 // A chain must be handed over whole.
@@ -178,17 +185,20 @@ void Ring::submit(RingOperation& first, RingOperation& second) {
   io_uring_sqe* sqe = io_uring_get_sqe(&implementation_->ring);
   implementation_->prepare(sqe, first);
   sqe->flags |= IOSQE_IO_LINK;
-  implementation_->of_devices += is_of_device(first.kind);
+  implementation_->count(first, 1);
   submit(second);
 }
 
-// While a device works there is more than the next request to wait for, and it takes longer. Whether
-// something was found.
+// Submits, and looks for completions. Whether there are any; then there is nothing more to do. With much
+// under way something will end soon whatever is done, and sleeping meanwhile saves the processor for others.
 bool Ring::spin() {
   auto& i = *implementation_;
-  if (i.options.spin_us == 0 || i.of_devices > 0 || !i.spin.is_due())
+  Spin& spin = i.of_devices == 0 ? i.spin_for_client : i.spin_for_device;
+  if (i.options.spin_us == 0 || i.of_devices > kMostSpunFor || !spin.is_due())
     return false;
-  io_uring_submit(&i.ring);
+  i.submit_and_collect_events();
+  if (io_uring_cq_ready(&i.ring) > 0)
+    return true;  // says nothing about spinning
   const auto now = [] { return std::chrono::steady_clock::now(); };
   const auto deadline = now() + std::chrono::microseconds(i.options.spin_us);
   bool found = false;
@@ -200,7 +210,9 @@ bool Ring::spin() {
         pause();
     }
   } while (!found && now() < deadline);
-  i.spin.ended(found);
+  spin.ended(found);
+  if (found)
+    i.submit_and_collect_events();
   return found;
 }
 
@@ -209,10 +221,9 @@ void Ring::submit_and_wait(bool wait, uint64_t timeout_us) {
   io_uring_cqe* cqe = nullptr;
   int result;
   if (wait && timeout_us > 0 && spin())
-    wait = false;
+    return;
   if (!wait || timeout_us == 0) {
-    // With deferred task run completions appear only when asked for.
-    result = implementation_->deferred ? io_uring_submit_and_get_events(ring) : io_uring_submit(ring);
+    result = implementation_->submit_and_collect_events();
   } else if (timeout_us == UINT64_MAX) {
     result = io_uring_submit_and_wait(ring, 1);
   } else {
@@ -233,7 +244,7 @@ unsigned Ring::collect(Executor& executor) {
     ++count;
     if (!operation)
       continue;
-    implementation_->of_devices -= is_of_device(operation->kind);
+    implementation_->count(*operation, -1);
     operation->result = cqe->res;
     operation->ended = true;
     if (!operation->other || operation->other->ended)

@@ -422,11 +422,14 @@ Task<void> StoreCore::give_back_loop() {
     constexpr uint64_t kPart = limits::kGiveBackPart / kClusterSize;
     for (uint64_t at = 0; at < slab->count && !ending(); at += kPart) {
       const uint64_t count = std::min(kPart, slab->count - at);
+      const uint64_t begin = executor.now_us();
       const Status status = co_await data.discard((slab->first + at) * kClusterSize, count * kClusterSize);
       if (!status)
         log::warning("store: freed space could not be given back: {}", describe(status.error()));
       if (!ending() && !space_event_.has_waiters())
-        co_await give_back_timer_.wait_us(count * kClusterSize * 1'000'000 / options.give_back_bytes_per_s);
+        co_await give_back_timer_.wait_us(
+            std::max(count * kClusterSize * 1'000'000 / options.give_back_bytes_per_s,
+                     (executor.now_us() - begin) * limits::kGiveBackRest));
     }
     giving_back_ = false;
     state.clusters().shrunk(*slab);
