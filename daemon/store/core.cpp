@@ -12,7 +12,7 @@ using disk::kPageSize;
 StoreCore::StoreCore(Executor& e, Device& m, Device& d, const StoreOptions& o, const disk::Superblock& s)
     : executor(e),
       meta(m),
-      data(d),
+      data(e, d, o.kept_blocks),
       options(o),
       superblock(s),
       state(e, m, s, o.node_cache_bytes / kPageSize, std::max<uint64_t>(1, o.slab_bytes / kClusterSize)),

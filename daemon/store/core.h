@@ -23,6 +23,7 @@
 #include "store/state.h"
 #include "store/store.h"
 #include "store/unflushed.h"
+#include "store/write_behind.h"
 
 namespace obraz {
 
@@ -134,7 +135,7 @@ class StoreCore {
 
   Executor& executor;
   Device& meta;
-  Device& data;
+  WriteBehind data;
   const StoreOptions options;
   disk::Superblock superblock;  // of the last durable checkpoint
   State state;
@@ -221,6 +222,7 @@ class StoreCore {
   bool prepare_now(Window& window);
   Task<Status> prepare(Window& window);
   void gather(const Window& window, Segments& segments);
+  bool write_later(const Window& window, const Segments& segments);
   Task<Status> move_data(Window& window);
   Task<Status> copy_own(Window& window);
   Result<std::optional<Missing>> record(Window& window);

@@ -510,7 +510,8 @@ Task<Status> StoreCore::write_window(const VolumePtr& volume, uint64_t offset, C
     if (status && w.direct()) {
       Segments segments;
       gather(w, segments);
-      status = co_await transfer(segments);
+      if (!write_later(w, segments))
+        status = co_await transfer(segments);
     } else if (status) {
       status = co_await move_data(w);
     }
@@ -584,6 +585,20 @@ void StoreCore::gather(const Window& w, Segments& segments) {
                       Bytes(const_cast<std::byte*>(memory), length), true});
     memory += length;
   }
+}
+
+// A little that a commit must record before it means anything need not be on the device before that; nor what
+// replaces it while it is not. All of it or nothing: whether it was taken.
+bool StoreCore::write_later(const Window& w, const Segments& segments) {
+  if (w.from.size() > limits::kMaxCarriedWrite || segments.size() != 1)
+    return false;
+  const Segment& segment = segments[0];
+  if (w.in_place() && !data.keeps(segment.device_offset, segment.bytes.size()))
+    return false;
+  if (!data.write_later(segment.device_offset, segment.bytes))
+    return false;
+  unflushed.add(segment.device_offset, segment.bytes);
+  return true;
 }
 
 // The payload to its targets. Partial blocks at the ends are filled up with what the block holds now; the

@@ -21,6 +21,9 @@ namespace obraz::marks {
   X(commit_joined_while_another_ran) X(commit_by_time) X(data_flush_skipped) X(store_failed)      \
   /* data that the journal carries */ \
   X(blocks_carried) X(blocks_not_carried) X(blocks_landed) X(blocks_landed_alone) X(carried_replayed) X(carried_for_nobody) \
+  /* small writes that are kept in memory for a while */                                          \
+  X(write_kept) X(kept_block_replaced) X(kept_block_read) X(kept_blocks_thinned_out)              \
+  X(write_waited_for_kept) X(kept_block_discarded)                                                \
   /* checkpoint: a crash or an error at each step of docs/disk-format.md, section 8 */            \
   X(checkpoint_stopped_writing_pages) X(checkpoint_stopped_flushing_pages)                        \
   X(checkpoint_stopped_at_first_superblock) X(checkpoint_stopped_flushing_superblock)             \

@@ -259,6 +259,7 @@ Task<Status> StoreCore::close() {
   if (status)
     status = co_await run_checkpoint(true);
   co_await stop_commits();
+  co_await data.stop();
   co_return status;
 }
 
@@ -268,6 +269,7 @@ Task<void> StoreCore::abandon() {
   co_await operations.close();
   co_await stop_background();
   co_await stop_commits();
+  co_await data.stop();
 }
 
 }  // namespace obraz

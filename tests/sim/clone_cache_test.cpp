@@ -236,6 +236,26 @@ TEST_F(CloneCacheInStore, WhatWasReadBeforeAWriteIsNotKeptAfterIt) {
   EXPECT_TRUE(run(world.read(disk, 0, 128 * KiB)));
 }
 
+// What was shared, and so is cached, becomes its disk's alone, changes there, and is shared again.
+TEST_F(CloneCacheInStore, WhatIsWrittenIsForgotten) {
+  disk = run(world.create(4 * MiB));
+  run(world.write(disk, 0, 64 * KiB, true));
+  image = run(world.snapshot(disk));
+  EXPECT_TRUE(run(world.read(disk, 0, 64 * KiB)));
+  EXPECT_EQ(world.store->stats().clone_cache_used_bytes, 64 * KiB);
+  EXPECT_TRUE(run(world.remove(image)));
+  run(world.flush());
+  world.loop.run_for_us(kLong);
+  const StoreStats before = world.store->stats();
+  EXPECT_TRUE(run(world.discard(disk, 8 * KiB, 4 * KiB)));
+  EXPECT_TRUE(run(world.write(disk, 8 * KiB, 4 * KiB)));  // where the cluster has no block now
+  EXPECT_EQ(world.store->stats().writes_first, before.writes_first + 1);
+  EXPECT_EQ(world.store->stats().clone_cache_used_bytes, 0u);
+  run(world.snapshot(disk));
+  EXPECT_TRUE(run(world.read(disk, 0, 64 * KiB)));
+  EXPECT_TRUE(run(world.read(disk, 0, 64 * KiB)));
+}
+
 // A cluster becomes shared while a write in place is on its way into it.
 TEST_F(CloneCacheInStore, WhatAWriteInFlightAtASnapshotWillChangeIsNotKept) {
   disk = run(world.create(4 * MiB));

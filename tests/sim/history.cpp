@@ -85,6 +85,7 @@ class History {
     options.store.node_cache_bytes = pick({8, 16, 64, 4096}) * 4096;
     options.store.dirty_nodes = pick({2, 4, 16, 1024});
     options.store.carried_blocks = pick({0, 2, 24, 24});
+    options.store.kept_blocks = pick({0, 4, 64});
     options.store.commit_interval_us = pick({200, 5'000, 1'000'000});
     options.store.reclaim_pause_us = pick({0, 10, 1'000});
     options.store.reclaim_step_nodes = unsigned(pick({1, 2, 16}));

@@ -57,6 +57,26 @@ MUTATIONS = {
     "what was written without being known is not flushed": (
         "unflushed.h", "bool any() const { return !blocks_.empty() || !known_; }",
         "bool any() const { return !blocks_.empty(); }", RANDOM),
+    # small writes that are kept for a while
+    "a read does not see what is kept": (
+        "write_behind.cpp", "return touches(offset, into.size()) ? read_around(offset, into) : device_.read(offset, into);",
+        "return device_.read(offset, into);", RANDOM),
+    "a flush leaves what is kept": (
+        "write_behind.cpp", "return places_.empty() && error_ ? device_.flush() : flush_kept();",
+        "return device_.flush();", RANDOM),
+    "a write does not wait for what is kept": (
+        "write_behind.cpp", "return touches(offset, from.size()) ? write_after(offset, from) : device_.write(offset, from);",
+        "return device_.write(offset, from);", RANDOM),
+    "a block that is being written is changed": (
+        "write_behind.cpp",
+        "if (found != places_.end() && kept_[found->second].writing)  // the device reads that memory\n      return false;",
+        "", RANDOM),
+    "what is kept is not carried": (
+        "data_path.cpp", "unflushed.add(segment.device_offset, segment.bytes);\n  return true;", "return true;", RANDOM),
+    "a block that could not be written is forgotten": (
+        "write_behind.cpp", "} else if (error_) {\n    error_ = status;",
+        "} else if (error_) {\n    places_.erase(kept_[index].offset);\n    kept_[index].used = false;\n"
+        "    free_.push_back(uint32_t(index));", RANDOM),
     # drop rule
     "a count is lowered before the record is durable": (
         "core.cpp", "drops_.front().record <= durable_records_ &&", "", RANDOM),
@@ -143,10 +163,12 @@ MUTATIONS = {
     # cache of clones
     "a write in place leaves what is cached": (
         "data_path.cpp", "clone_cache.drop(piece.target);",
-        "if (piece.kind != WriteKind::in_place) clone_cache.drop(piece.target);", RANDOM),
+        "if (piece.kind != WriteKind::in_place) clone_cache.drop(piece.target);",
+        tests("CloneCacheInStore.*")),
     "a first write leaves what is cached": (
         "data_path.cpp", "clone_cache.drop(piece.target);",
-        "if (piece.kind != WriteKind::first) clone_cache.drop(piece.target);", RANDOM),
+        "if (piece.kind != WriteKind::first) clone_cache.drop(piece.target);",
+        tests("CloneCacheInStore.*")),
     "a cluster that is used again keeps what is cached": (
         "data_path.cpp", "clone_cache.drop(piece.target);",
         "if (piece.kind == WriteKind::in_place || piece.kind == WriteKind::first) clone_cache.drop(piece.target);",
@@ -155,7 +177,8 @@ MUTATIONS = {
         "clone_cache.cpp", "while (Fill* fill = fills_under_way_ > 0 ? filling(cluster, kAllBlocks) : nullptr) {",
         "while (Fill* fill = nullptr) {", tests("CloneCache*")),
     "what writes in flight at a snapshot will change is cached": (
-        "cached_read.cpp", "core_.landing == 0 || core_.state.is_summed(run.cluster)", "true", RANDOM),
+        "cached_read.cpp", "core_.landing == 0 || core_.state.is_summed(run.cluster)", "true",
+        tests("CloneCacheInStore.*")),
     "what a disk has alone is cached": (
         "data_path.cpp", "(view.shared || state.cluster_count(place) > 1)", "true", RANDOM),
     "what could not be read is cached": (
