@@ -35,6 +35,8 @@ class Device {
   virtual Task<Status> discard(uint64_t offset, uint64_t length) = 0;
   // Takes space for the range, so that writes into it cannot fail for want of it; bytes written there stay.
   virtual Task<Status> allocate(uint64_t offset, uint64_t length) = 0;
+  // Whether that is so; a device that cannot do it says no, and allocate() succeeds all the same.
+  virtual bool can_allocate() const { return true; }
 };
 
 }  // namespace obraz

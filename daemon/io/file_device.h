@@ -39,6 +39,7 @@ class FileDevice final : public Device {
   Task<Status> flush() override;
   Task<Status> discard(uint64_t offset, uint64_t length) override;
   Task<Status> allocate(uint64_t offset, uint64_t length) override;
+  bool can_allocate() const override { return can_allocate_; }
 
   bool is_direct() const { return direct_; }
 

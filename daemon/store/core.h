@@ -80,7 +80,7 @@ class StoreCore {
   // The same where nothing need be waited for; whether that was so.
   bool admit_now(const Cost& cost, Admission& admission);
   enum class Lack : uint8_t { nothing, pages, clean_nodes, journal };
-  using Clusters = boost::container::small_vector<PhysicalCluster, 4>;
+  using Clusters = boost::container::small_vector<PhysicalCluster, 16>;
   // Adds free clusters to `clusters` until it has `count`; may wait for growth or for the reclaimer.
   // no_space.
   Task<Status> allocate_clusters(uint64_t count, uint64_t hint, Clusters& clusters);

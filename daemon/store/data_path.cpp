@@ -305,7 +305,7 @@ struct StoreCore::Window {
   uint64_t offset = 0;
   ConstBytes from;
   uint64_t generation = 0;
-  boost::container::small_vector<Piece, 2> pieces;
+  boost::container::small_vector<Piece, 16> pieces;
   Clusters clusters;  // taken for this window, not yet in any slot
   uint64_t first_block() const { return offset / kBlockSize; }
   uint64_t end_block() const { return divide_up(offset + from.size(), kBlockSize); }
@@ -652,7 +652,7 @@ Result<std::optional<Missing>> StoreCore::record(Window& w) {
     marks::hit(w.volume->deleted ? Mark::delete_under_write : Mark::revert_under_write);
     return std::optional<Missing>();
   }
-  boost::container::small_vector<disk::Record, 2> records;
+  boost::container::small_vector<disk::Record, 16> records;
   for (const auto& piece : w.pieces) {
     if (piece.kind == WriteKind::in_place)
       continue;

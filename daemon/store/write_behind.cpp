@@ -42,7 +42,8 @@ bool WriteBehind::keeps(uint64_t offset, uint64_t length) const {
 
 bool WriteBehind::write_later(uint64_t offset, ConstBytes from) {
   OBRAZ_CHECK(offset % kBlockSize == 0 && from.size() % kBlockSize == 0);
-  if (stopping_ || !error_)
+  // A write that may find no space must be able to say so to whoever asked for it.
+  if (stopping_ || !error_ || !device_.can_allocate())
     return false;
   size_t fresh = 0;
   for (uint64_t at = offset; at < offset + from.size(); at += kBlockSize) {

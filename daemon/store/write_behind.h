@@ -42,6 +42,7 @@ class WriteBehind final : public Device {
   Task<Status> allocate(uint64_t offset, uint64_t length) override {
     return device_.allocate(offset, length);
   }
+  bool can_allocate() const override { return device_.can_allocate(); }
 
  private:
   struct Kept {

@@ -138,6 +138,31 @@ TEST_F(WriteBehindTest, WhatCannotBeWrittenStaysReadableAndEveryFlushFails) {
   EXPECT_FALSE(loop.run(behind.write(3 * kBlockSize, block(1))));
 }
 
+// A device on which a write into what was allocated may find no space.
+class Thin final : public Device {
+ public:
+  explicit Thin(Device& device) : device_(device) {}
+  uint64_t size_bytes() const override { return device_.size_bytes(); }
+  Task<Status> read(uint64_t offset, Bytes into) override { return device_.read(offset, into); }
+  Task<Status> write(uint64_t offset, ConstBytes from) override { return device_.write(offset, from); }
+  Task<Status> flush() override { return device_.flush(); }
+  Task<Status> discard(uint64_t offset, uint64_t length) override { return device_.discard(offset, length); }
+  Task<Status> allocate(uint64_t offset, uint64_t length) override {
+    return device_.allocate(offset, length);
+  }
+  bool can_allocate() const override { return false; }
+
+ private:
+  Device& device_;
+};
+
+TEST_F(WriteBehindTest, WhereSpaceIsNotSureNothingIsKept) {
+  Thin thin(device);
+  WriteBehind over_thin(loop, thin, 8);
+  EXPECT_FALSE(over_thin.write_later(0, block(1)));
+  loop.run(over_thin.stop());
+}
+
 TEST_F(WriteBehindTest, WithoutMemoryItIsTheDevice) {
   WriteBehind none(loop, device, 0);
   EXPECT_FALSE(none.write_later(0, block(1)));
