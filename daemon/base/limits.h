@@ -23,7 +23,6 @@ constexpr uint64_t kMinJournalSize = 256 * KiB;  // one largest batch, its succe
 constexpr uint64_t kMaxJournalSize = 1 * GiB;    //
 constexpr uint64_t kMaxBatchSize = 128 * KiB;    // a journal batch; recovery reads one at a time
 constexpr uint64_t kMaxCarriedBlocks = 24;       // of data, in one batch
-constexpr uint64_t kMaxKeptBlocks = 64;          // written later
 constexpr uint64_t kMaxCarriedWrite = 16 * KiB;  // a longer one is flushed
 constexpr uint64_t kMaxResourceSize =
     32 * KiB;  // one resource record; 64 labels of 126 bytes and the rest fit
