@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "harness.h"
+#include "null_device.h"
 #include "store/store.h"
 
 namespace obraz {
@@ -23,34 +24,13 @@ namespace {
 constexpr uint64_t kSmall = 1 * limits::MiB, kLarge = 100 * limits::GiB;
 constexpr uint64_t kDataBytes = 256 * limits::GiB, kJournalBytes = 64 * limits::MiB;
 
-class NullDevice final : public Device {
- public:
-  uint64_t size_bytes() const override { return kDataBytes; }
-  Task<Status> read(uint64_t, Bytes into) override {
-    // The store wants its label back.
-    std::ranges::copy(ConstBytes(label_).first(std::min(into.size(), label_.size())), into.begin());
-    co_return Status();
-  }
-  Task<Status> write(uint64_t offset, ConstBytes from) override {
-    if (offset == 0)
-      std::ranges::copy(from.first(label_.size()), label_.begin());
-    co_return Status();
-  }
-  Task<Status> flush() override { co_return Status(); }
-  Task<Status> discard(uint64_t, uint64_t) override { co_return Status(); }
-  Task<Status> allocate(uint64_t, uint64_t) override { co_return Status(); }
-
- private:
-  std::array<std::byte, kBlockSize> label_{};
-};
-
 using bench::Harness;
 using bench::must;
 
 struct Bench {
   Harness harness;
   std::unique_ptr<FileDevice> meta;
-  NullDevice data;
+  bench::NullDevice data{kDataBytes};
   std::unique_ptr<Store> store;
   VolumeId disks[2], images[2];  // of kSmall, of kLarge
 
