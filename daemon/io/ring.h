@@ -27,7 +27,7 @@ class Ring {
   void submit(RingOperation& first, RingOperation& second);
   // Submits what is queued; waits for at least one completion when `wait` is set, at most `timeout_us`
   // (UINT64_MAX: without end). Failed or interrupted waits just return. May look for completions for some
-  // microseconds before it sleeps: Spin below.
+  // microseconds before it sleeps (ReactorOptions::spin_us).
   void submit_and_wait(bool wait, uint64_t timeout_us);
   // Hands completed operations to the executor's ready queue, with their results. Returns how many.
   unsigned collect(Executor& executor);

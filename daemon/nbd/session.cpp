@@ -204,7 +204,7 @@ size_t Session::shift_of(const Request& request) {
 // nothing to do.
 void Session::fit_buffer() {
   size_t fit = capacity_;
-  if (end_ == capacity_ || (last_received_ > 0 && last_received_ >= capacity_ - kRequestSize))
+  if (last_received_ >= capacity_ - kRequestSize)
     fit = std::min<size_t>(capacity_ * 2, limits::kMaxReceiveBuffer);
   else if (requests_.count() == 0 && end_ <= kRequestSize && last_received_ <= limits::kReceiveBuffer)
     fit = limits::kReceiveBuffer;

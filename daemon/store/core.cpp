@@ -575,12 +575,9 @@ void StoreCore::give_back(PhysicalCluster cluster) {
 // ----------------------------------------------------------------------------------------------------
 
 Task<Status> StoreCore::commit(Transaction transaction) {
-  if (!operations.enter())
+  const Gate::Pass pass(operations);
+  if (!pass)
     co_return obraz::fail(ErrorCode::unavailable, "the store is closing");
-  struct Leave {
-    Gate& gate;
-    ~Leave() { gate.leave(); }
-  } leave{operations};
   std::vector<disk::Record> records;
   Cost cost{.essential = true};
   for (Change& change : transaction) {

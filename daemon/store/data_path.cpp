@@ -464,13 +464,13 @@ Task<Status> StoreCore::write_window(const VolumePtr& volume, uint64_t offset, C
     // A window lies in at most two leaves; each may need its whole path made.
     const Cost cost{.record_bytes = w.pieces.size() * disk::kMapRecordSize,
                     .node_pages = 2 * State::kPagesPerRecord};
-    if (!admit_now(cost, admission)) {
+    const bool at_once = admit_now(cost, admission);
+    if (!at_once) {
       status = co_await admit(cost, admission);
       OBRAZ_CO_TRY(status);
-      status = co_await prepare(w);
-    } else if (!prepare_now(w)) {
-      status = co_await prepare(w);
     }
+    if (!at_once || !prepare_now(w))  // after a wait the plan may have become another
+      status = co_await prepare(w);
     break;
   }
   IoTracker::Entry entry, volume_entry;

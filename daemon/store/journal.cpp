@@ -41,17 +41,8 @@ bool Journal::try_reserve(uint64_t cost) {
   return true;
 }
 
-namespace {
-
-// A batch without its header and without what is put at its head.
-uint64_t padded(uint64_t record_bytes) {
-  return Journal::cost_of(record_bytes);
-}
-
-}  // namespace
-
 uint64_t Journal::staged_bytes() const {
-  return full_batches_bytes_ + (batches_.empty() ? 0 : padded(batches_.back().size()));
+  return full_batches_bytes_ + (batches_.empty() ? 0 : cost_of(batches_.back().size()));
 }
 
 void Journal::stage(std::span<const disk::Record> records) {
@@ -72,7 +63,7 @@ bool Journal::can_carry(size_t blocks) const {
     return false;
   const uint64_t size = blocks * disk::kBlockRecordSize + (batches_.empty() ? 0 : batches_.back().size());
   const uint64_t kept = carries_ ? 0 : kPageSize;  // to say that they have landed
-  return size <= kMaxRecordBytes && position_ - tail_ + reserved_ + padded(size) + kept <= size_;
+  return size <= kMaxRecordBytes && position_ - tail_ + reserved_ + cost_of(size) + kept <= size_;
 }
 
 Journal::Sealed Journal::seal(bool landed, std::span<const disk::BlockRecord> blocks) {
@@ -106,7 +97,7 @@ Journal::Sealed Journal::seal(bool landed, std::span<const disk::BlockRecord> bl
     const size_t padded = round_up(bytes.size(), kPageSize);
     std::ranges::fill(sealed_.bytes().subspan(at + bytes.size(), padded - bytes.size()), std::byte{0});
     at += padded;
-    position_ += round_up(bytes.size(), kPageSize);
+    position_ += padded;
   }
   sealed.bytes = sealed_.bytes().first(at);
   OBRAZ_CHECK(position_ - tail_ <= size_);
