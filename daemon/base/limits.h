@@ -24,6 +24,8 @@ constexpr uint64_t kMaxJournalSize = 1 * GiB;    //
 constexpr uint64_t kMaxBatchSize = 128 * KiB;    // a journal batch; recovery reads one at a time
 constexpr uint64_t kMaxCarriedBlocks = 24;       // of data, in one batch
 constexpr uint64_t kMaxCarriedWrite = 16 * KiB;  // a longer one is flushed
+constexpr uint64_t kKeptBlocks = 64;             // small writes in memory that go to the device later
+constexpr uint64_t kMaxStuckBlocks = 7;          // of them that cannot be written; with more the store fails
 constexpr uint64_t kMaxResourceSize =
     32 * KiB;  // one resource record; 64 labels of 126 bytes and the rest fit
 constexpr uint64_t kDefaultNodeCacheSize = 256 * MiB;  // (config) mapping nodes kept in memory

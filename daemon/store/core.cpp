@@ -151,9 +151,10 @@ Task<Status> StoreCore::flush_meta(const Journal::Sealed* sealed) {
   co_return co_await meta.flush();
 }
 
-// Whether the journal takes what was written, so that it need not be flushed.
+// Whether the journal takes what was written, so that it need not be flushed. Not while there are stuck
+// blocks: so everything else that it has carried has landed once they are carried on.
 bool StoreCore::can_carry(bool freezes) const {
-  if (freezes || !unflushed.known() || unflushed.blocks().empty())
+  if (freezes || !unflushed.known() || unflushed.blocks().empty() || data.stuck_blocks() > 0)
     return false;
   // With nothing for the journal to write, a flush of `data` is all (P4).
   if (journal.empty() && !journal.carries())
@@ -164,23 +165,39 @@ bool StoreCore::can_carry(bool freezes) const {
   return false;
 }
 
+// What the journal carried is in its place now and durable, but for the stuck blocks; these it carries on,
+// unless they are all that it carries. Nothing has happened since the flush.
+Status StoreCore::seal_flushed(Journal::Sealed& sealed) {
+  const bool carries_on = data.stuck_version() != carried_stuck_;
+  const auto stuck = carries_on ? data.stuck() : std::vector<disk::BlockRecord>();
+  const bool landed = !stuck.empty() || (journal.carries() && data.stuck_blocks() == 0);
+  if (stuck.size() > limits::kMaxStuckBlocks)
+    return obraz::fail(ErrorCode::io, "more than the journal may carry on");
+  if (!stuck.empty() && !journal.can_carry_on(stuck.size()))
+    return obraz::fail(ErrorCode::no_space, "the journal has no room for them");
+  if (landed)
+    marks::hit(journal.empty() ? Mark::blocks_landed_alone : Mark::blocks_landed);
+  if (!stuck.empty())
+    marks::hit(Mark::stuck_carried);
+  carried_stuck_ = data.stuck_version();
+  sealed = journal.seal(landed, stuck);
+  return {};
+}
+
 // The numbered steps are those of docs/disk-format.md, section 7.
 Task<void> StoreCore::commit_once() {
   commit_wanted_ = false;
-  Journal::Sealed sealed;  // 1
   const uint64_t records = records_;
   const bool freezes = std::exchange(freeze_wanted_, false);
   const bool carries = can_carry(freezes);
-  const bool flushes = !carries && (unflushed.any() || (freezes && journal.carries()));
-  const bool landed = flushes && journal.carries();
+  const bool flushes = !carries && (unflushed.any() || (freezes && journal.carries()) ||
+                                    data.stuck_version() != carried_stuck_);
+  Journal::Sealed sealed;
+  journal.close_off();  // 1
   if (carries) {
     counters.carried_blocks += unflushed.blocks().size();
     sealed = journal.seal(false, unflushed.blocks());
     marks::hit(Mark::blocks_carried);
-  } else if (landed || !journal.empty()) {
-    if (landed)
-      marks::hit(journal.empty() ? Mark::blocks_landed_alone : Mark::blocks_landed);
-    sealed = journal.seal(landed);
   }
   unflushed.clear();
   const uint64_t number = ++sealed_;
@@ -192,8 +209,18 @@ Task<void> StoreCore::commit_once() {
     status = co_await data.flush();
     if (!status)
       co_return fail("flush of the data device", status.error());
+    status = seal_flushed(sealed);
+    if (!status)
+      co_return fail("blocks that cannot be written", status.error());
   } else {
     marks::hit(Mark::data_flush_skipped);
+    if (!carries)
+      sealed = journal.seal();
+  }
+  if (freezes) {
+    frozen_->superblock.sequence = journal.sequence();
+    frozen_->superblock.chain = journal.chain();
+    frozen_->superblock.journal_position = journal.position();
   }
   if (sealed.batches > 0) {
     if (journal.used() > journal.size() / 2)
@@ -253,10 +280,7 @@ std::unique_ptr<StoreCore::Frozen> StoreCore::freeze() {
     pending.push_back(&drop.drop);
   frozen->state = state.freeze(pending);
   disk::Superblock& s = frozen->superblock = superblock;
-  s.generation = superblock.generation + 1;
-  s.sequence = journal.sequence();
-  s.chain = journal.chain();
-  s.journal_position = journal.position();
+  s.generation = superblock.generation + 1;  // its place in the journal: when that is sealed
   s.tables = frozen->state.tables;
   s.sums = frozen->state.sums;
   s.next_volume = frozen->state.next_volume;
@@ -270,6 +294,12 @@ Task<Status> StoreCore::run_checkpoint(bool clean) {
   Status status = co_await join_commit();
   OBRAZ_CO_TRY(status);
   OBRAZ_CHECK(frozen_);
+  if (data.stuck_blocks() > 0) {  // the journal must carry them after the checkpoint's place, too
+    carried_stuck_ = WriteBehind::kNoVersion;
+    status = co_await join_commit();
+    OBRAZ_CO_TRY(status);
+    clean = clean && data.stuck_blocks() == 0;
+  }
   frozen_->superblock.flags = clean ? disk::Superblock::kFlagClean : 0;
   if (clean)
     marks::hit(Mark::closed_cleanly);

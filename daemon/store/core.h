@@ -172,6 +172,7 @@ class StoreCore {
   Task<void> commit_loop();
   Task<void> commit_once();
   bool can_carry(bool freezes) const;
+  Status seal_flushed(Journal::Sealed& sealed);
   // Flushes `meta`, with the batches if any written before.
   Task<Status> flush_meta(const Journal::Sealed* sealed = nullptr);
   Task<void> ticker();
@@ -245,6 +246,8 @@ class StoreCore {
                                             uint64_t reach);
   Task<Status> deallocate(VolumePtr volume, uint64_t first_block, uint64_t end_block);
 
+  // The blocks that could not be written as the journal carries them now; WriteBehind::stuck_version().
+  uint64_t carried_stuck_ = 0;
   // Recovery's: what the journal carries and has not landed, by its place in `data`.
   std::map<uint64_t, AlignedBytes> carried_;
   std::deque<PendingDrop> drops_;

@@ -14,6 +14,12 @@ namespace obraz {
 using disk::BatchHeader;
 using disk::kPageSize;
 
+namespace {
+
+constexpr uint64_t kLandedRoom = 2 * Journal::cost_of(limits::kMaxStuckBlocks * disk::kBlockRecordSize);
+
+}  // namespace
+
 AlignedBytes::AlignedBytes(size_t size) : size_(round_up(size, kBlockSize)) {
   data_.reset(static_cast<std::byte*>(std::aligned_alloc(kBlockSize, size_)));
   OBRAZ_CHECK(data_);
@@ -50,7 +56,7 @@ void Journal::stage(std::span<const disk::Record> records) {
   for (const auto& record : records)
     size += disk::encoded_size(record);
   OBRAZ_CHECK(size <= kMaxRecordBytes);
-  if (batches_.empty() || batches_.back().size() + size > kMaxRecordBytes) {
+  if (batches_.size() == closed_ || batches_.back().size() + size > kMaxRecordBytes) {
     full_batches_bytes_ = staged_bytes();
     batches_.push_back(std::exchange(spare_batch_, {}));
   }
@@ -62,32 +68,40 @@ bool Journal::can_carry(size_t blocks) const {
   if (batches_.size() > 1)
     return false;
   const uint64_t size = blocks * disk::kBlockRecordSize + (batches_.empty() ? 0 : batches_.back().size());
-  const uint64_t kept = carries_ ? 0 : kPageSize;  // to say that they have landed
+  const uint64_t kept = carries_ ? 0 : kLandedRoom;
   return size <= kMaxRecordBytes && position_ - tail_ + reserved_ + cost_of(size) + kept <= size_;
 }
 
+bool Journal::can_carry_on(size_t blocks) const {
+  return used() + cost_of(blocks * disk::kBlockRecordSize) <= size_;
+}
+
 Journal::Sealed Journal::seal(bool landed, std::span<const disk::BlockRecord> blocks) {
-  OBRAZ_CHECK(!landed || blocks.empty());
   head_.clear();
   if (landed)
     disk::encode(disk::LandedRecord{}, head_);
   for (const auto& block : blocks)
     disk::encode(block, head_);
-  if (!head_.empty() && batches_.empty())
-    batches_.push_back(std::exchange(spare_batch_, {}));
-  if (carries_ && landed)
-    reserved_ -= kPageSize;
-  if (!carries_ && !blocks.empty())
-    reserved_ += kPageSize;
-  carries_ = !blocks.empty() || (carries_ && !landed);
+  // A batch of their own where there is none with room for them.
+  if (!head_.empty() &&
+      (closed_ == 0 || head_.size() + batches_.front().size() > kMaxRecordBytes + disk::kLandedRecordSize)) {
+    batches_.insert(batches_.begin(), std::exchange(spare_batch_, {}));
+    ++closed_;
+  }
+  const bool carries = !blocks.empty() || (carries_ && !landed);
+  if (carries_ && !carries)
+    reserved_ -= kLandedRoom;
+  if (!carries_ && carries)
+    reserved_ += kLandedRoom;
+  carries_ = carries;
   Sealed sealed;
   sealed.position = position_;
-  if (const uint64_t most = staged_bytes() + round_up(head_.size(), kPageSize); sealed_.size() < most)
+  if (const uint64_t most = staged_bytes() + cost_of(head_.size()); sealed_.size() < most)
     sealed_ = AlignedBytes(most);
-  sealed.batches = batches_.size();
+  sealed.batches = closed_;
   size_t at = 0;
   const Sequence durable = sequence_;  // one commit at a time: those before have ended
-  for (const auto& batch : batches_) {
+  for (const auto& batch : std::span(batches_).first(closed_)) {
     const Bytes bytes = sealed_.bytes().subspan(at, BatchHeader::kSize + head_.size() + batch.size());
     auto end = std::ranges::copy(head_, bytes.begin() + BatchHeader::kSize).out;
     std::ranges::copy(batch, end);
@@ -103,12 +117,14 @@ Journal::Sealed Journal::seal(bool landed, std::span<const disk::BlockRecord> bl
   OBRAZ_CHECK(position_ - tail_ <= size_);
   if (sealed.batches > 1)
     marks::hit(Mark::journal_several_batches);
-  if (!batches_.empty()) {
+  if (closed_ > 0) {
     spare_batch_ = std::move(batches_.front());
     spare_batch_.clear();
   }
-  batches_.clear();
+  batches_.erase(batches_.begin(), batches_.begin() + ptrdiff_t(std::exchange(closed_, 0)));
   full_batches_bytes_ = 0;
+  for (size_t i = 0; i + 1 < batches_.size(); ++i)
+    full_batches_bytes_ += cost_of(batches_[i].size());
   return sealed;
 }
 

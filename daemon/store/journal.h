@@ -1,8 +1,8 @@
 // Journal: the ordered log of records in a ring of `meta` (docs/disk-format.md, section 6).
 //
 // Invariants: records are staged in the order in which they were applied; what is staged together is in one
-// batch; position − tail never exceeds the ring, because room is reserved before the work that will stage.
-// Blocks of data are carried at the head of the first batch of a seal, where there is room to spare.
+// batch; a seal takes what was closed off before; position − tail never exceeds the ring, because room is
+// reserved before the work that will stage. Blocks of data are carried at the head of a seal's first batch.
 // What a crash leaves behind: a chain of whole batches from the last checkpoint on, ended by the first that
 // does not verify. Thread: the store's.
 #pragma once
@@ -45,7 +45,7 @@ class Journal {
   static constexpr uint64_t kMaxRecordBytes =
       limits::kMaxBatchSize - disk::BatchHeader::kSize - disk::kLandedRecordSize;
   // What staging records of `record_bytes` together may take, at most.
-  static uint64_t cost_of(uint64_t record_bytes) {
+  static constexpr uint64_t cost_of(uint64_t record_bytes) {
     return round_up(disk::BatchHeader::kSize + disk::kLandedRecordSize + record_bytes, disk::kPageSize);
   }
   bool try_reserve(uint64_t cost);
@@ -68,11 +68,15 @@ class Journal {
     Bytes bytes;  // whole batches, one after the other; the journal's, until the next seal
     uint64_t batches = 0;
   };
+  // What is staged now will be sealed next; what comes later goes into other batches.
+  void close_off() { closed_ = batches_.size(); }
   // Whether the blocks can be carried by the next seal: all in one batch with everything that is staged, in
   // what is left of the ring when all reservations are used.
   bool can_carry(size_t blocks) const;
-  // Everything staged becomes batches with their place, sequence and chain. Memory only. With `blocks`, which
-  // can be carried, or `landed`, there is a batch in any case.
+  // Whether there is room for a seal that says that blocks have landed, but for so many that it carries on.
+  bool can_carry_on(size_t blocks) const;
+  // Everything closed off becomes batches with their place, sequence and chain. Memory only. With `blocks`,
+  // for which there is room, or `landed`, there is a batch in any case. Landed are all blocks but these.
   Sealed seal(bool landed = false, std::span<const disk::BlockRecord> blocks = {});
   // Whether the ring holds blocks that have not landed.
   bool carries() const { return carries_; }
@@ -109,13 +113,14 @@ class Journal {
   uint64_t run_, position_, tail_, reserved_ = 0;
   Sequence sequence_;
   uint32_t chain_;
-  std::vector<std::vector<std::byte>> batches_;  // staged, each with room for its header in front
+  std::vector<std::vector<std::byte>> batches_;  // staged
+  size_t closed_ = 0;                            // the first ones, which take no more
   uint64_t full_batches_bytes_ = 0;              // of all but the last, rounded
   // Memory of what was sealed, kept for the next time, when it has been written.
   std::vector<std::byte> spare_batch_, head_;
   AlignedBytes sealed_;
-  // While set, a page of the ring is reserved, so that there is always room to say that the blocks have
-  // landed.
+  // While set, some of the ring is reserved, so that there is room to say that the blocks have landed, and to
+  // carry on those that cannot, before and after a checkpoint.
   bool carries_ = false;
 };
 

@@ -24,6 +24,8 @@ namespace obraz::marks {
   /* small writes that are kept in memory for a while */                                          \
   X(write_kept) X(kept_block_replaced) X(kept_block_read) X(kept_blocks_thinned_out)              \
   X(write_waited_for_kept) X(kept_block_discarded)                                                \
+  /* of these, blocks that cannot be written */                                                   \
+  X(kept_block_stuck) X(stuck_carried) X(stuck_in_recovery) X(stuck_block_replaced)               \
   /* checkpoint: a crash or an error at each step of docs/disk-format.md, section 8 */            \
   X(checkpoint_stopped_writing_pages) X(checkpoint_stopped_flushing_pages)                        \
   X(checkpoint_stopped_at_first_superblock) X(checkpoint_stopped_flushing_superblock)             \

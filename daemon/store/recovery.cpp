@@ -200,8 +200,10 @@ Task<Status> StoreCore::land_carried() {
     }
     marks::hit(Mark::carried_replayed);
     const Status status = co_await data.write(offset, content.bytes());
-    OBRAZ_CO_TRY(status);
-    unflushed.add_unknown();
+    if (status)
+      unflushed.add_unknown();
+    else if (!data.keep_stuck(offset, content.bytes()))
+      co_return status;
   }
   carried_.clear();
   co_return Status();

@@ -30,10 +30,8 @@ struct StoreOptions {
   uint64_t node_cache_bytes = limits::kDefaultNodeCacheSize;
   uint64_t dirty_nodes = limits::kDefaultDirtyNodes;    // a checkpoint starts at this many
   uint64_t carried_blocks = limits::kMaxCarriedBlocks;  // at most, by the journal in one commit; 0: none
-  // Small writes that need a commit anyway are kept so many blocks long before they go to the device; 0: not.
-  // Off until an error of such a late write is one of its volume only, as that of any other write is; the
-  // simulations have it on.
-  uint64_t kept_blocks = 0;
+  uint64_t kept_blocks =
+      limits::kKeptBlocks;                  // at most, of small writes that go to the device later; 0: none
   uint64_t commit_interval_us = 1'000'000;  // records wait at most this long for a commit nobody asked for
   uint64_t reclaim_pause_us = 1'000;        // between steps of the reclaimer
   unsigned reclaim_step_nodes = 16;         // nodes dropped in one step

@@ -6,8 +6,9 @@
 // Invariants: a block is kept once, with its newest content; reads see it; nothing is written over it, and
 // its place is not discarded, while it is kept; flush() writes everything that was kept when it began. What
 // is kept and was neither carried nor flushed is lost with the process, like the records that name it. A
-// block that cannot be written stays readable, and from then on every flush fails. Memory: most_blocks,
-// allocated once. Thread: the store's.
+// block that cannot be written is *stuck*: it stays here, readable and unchanged, until a flush or a write to
+// its place succeeds or the place is discarded, and the store has the journal carry it; while there are any,
+// nothing else is kept. Memory: most_blocks and kMaxStuckBlocks, allocated once. Thread: the store's.
 #pragma once
 
 #include <boost/unordered/unordered_flat_map.hpp>
@@ -15,6 +16,7 @@
 
 #include "io/device.h"
 #include "io/sync.h"
+#include "store/disk_format.h"
 #include "store/journal.h"
 
 namespace obraz {
@@ -31,12 +33,21 @@ class WriteBehind final : public Device {
   bool keeps(uint64_t offset, uint64_t length) const;
   uint64_t kept_blocks() const { return places_.size(); }
 
+  uint64_t stuck_blocks() const { return stuck_; }
+  static constexpr uint64_t kNoVersion = UINT64_MAX;
+  uint64_t stuck_version() const { return stuck_version_; }  // another one for each change of what is stuck
+  // Views into memory of this object, until the caller's next co_await.
+  std::vector<disk::BlockRecord> stuck() const;
+  // A block that recovery could not write; whether there was room.
+  bool keep_stuck(uint64_t offset, ConstBytes content);
+
   // Writes nothing that is not being written already, and waits for that.
   Task<void> stop();
 
   uint64_t size_bytes() const override { return device_.size_bytes(); }
   Task<Status> read(uint64_t offset, Bytes into) override;
   Task<Status> write(uint64_t offset, ConstBytes from) override;
+  // Does not fail for a block that is stuck.
   Task<Status> flush() override;
   Task<Status> discard(uint64_t offset, uint64_t length) override;
   Task<Status> allocate(uint64_t offset, uint64_t length) override {
@@ -47,13 +58,17 @@ class WriteBehind final : public Device {
  private:
   struct Kept {
     uint64_t offset = 0, number = 0;
-    bool used = false, writing = false;
+    bool used = false, stuck = false;
+    bool busy = false;  // on its way to the device, or not to be replaced for another reason
   };
   // Writing begins when it is nearly full, and ends when it is nearly empty.
-  bool is_crowded() const { return places_.size() > kept_.size() - kept_.size() / 4; }
-  bool is_thinned() const { return places_.size() <= kept_.size() / 8; }
+  bool is_crowded() const { return places_.size() > most_ - most_ / 4; }
+  bool is_thinned() const { return places_.size() <= most_ / 8; }
   Bytes content(size_t index) const { return contents_.bytes().subspan(index * kBlockSize, kBlockSize); }
   bool touches(uint64_t offset, uint64_t length) const;
+  size_t take(uint64_t offset);
+  void drop(size_t index);
+  void set_stuck(Kept& kept, bool stuck);
   Task<Status> read_around(uint64_t offset, Bytes into);
   Task<void> read_run(uint64_t offset, Bytes into, Status& status);
   Task<Status> write_after(uint64_t offset, ConstBytes from);
@@ -65,12 +80,12 @@ class WriteBehind final : public Device {
 
   Executor& executor_;
   Device& device_;
+  const uint64_t most_;
   std::vector<Kept> kept_;
   std::vector<uint32_t> free_;
   boost::unordered_flat_map<uint64_t, uint32_t> places_;  // offset → index
   AlignedBytes contents_;
-  uint64_t next_number_ = 1, writing_ = 0;
-  Status error_;  // of the first block that could not be written
+  uint64_t next_number_ = 1, writing_ = 0, stuck_ = 0, stuck_version_ = 0;
   bool thinning_ = false, stopping_ = false;
   Event changed_;
   Gate gate_;

@@ -131,6 +131,12 @@ class History {
     return false;
   }
 
+  // A few blocks of data that cannot be written, in this life and the next ones.
+  void break_blocks() {
+    const uint64_t first = (kBlocksPerCluster + random_() % (40 * kBlocksPerCluster)) * kBlockSize;
+    world_.data.break_writes(first, first + pick({0, 1, 1, 4}) * kBlockSize);
+  }
+
   void arm_error() {
     SimDevice& device = random_() % 2 == 0 ? world_.meta : world_.data;
     const IoKind kinds[] = {IoKind::read,  IoKind::write,   IoKind::write,
@@ -278,8 +284,10 @@ class History {
     recover();
     if (!world_.problem().empty())
       return;
-    if (trouble_ == Trouble::errors)
+    if (trouble_ == Trouble::errors && random_() % 2 == 0)
       arm_error();
+    else if (trouble_ == Trouble::errors)
+      break_blocks();
     const bool by_operation = random_() % 2 == 0;
     const uint64_t operations = 1 + random_() % pick({20, 200, 1500});
     if (by_operation)

@@ -42,14 +42,13 @@ MUTATIONS = {
         "recovery.cpp", "const Status status = co_await data.write(offset, content.bytes());", "const Status status;",
         RANDOM),
     "what recovery has put in place is not flushed": (
-        "recovery.cpp", "OBRAZ_CO_TRY(status);\n    unflushed.add_unknown();", "OBRAZ_CO_TRY(status);", RANDOM),
+        "recovery.cpp", "if (status)\n      unflushed.add_unknown();\n    else if (!data", "if (!status && !data", RANDOM),
     "a flush of data does not end what the journal carries": (
-        "core.cpp", "const bool landed = flushes && journal.carries();", "const bool landed = false;", RANDOM),
+        "core.cpp", "(journal.carries() && data.stuck_blocks() == 0);", "false;", RANDOM),
     "replay does not heed that blocks have landed": (
         "recovery.cpp", "carried_.clear();\n      }", "}", RANDOM),
     "a checkpoint relies on what the journal before it carries": (
-        "core.cpp", "const bool flushes = !carries && (unflushed.any() || (freezes && journal.carries()));",
-        "const bool flushes = !carries && unflushed.any();", RANDOM),
+        "core.cpp", "(freezes && journal.carries()) ||", "", RANDOM),
     "a checkpoint's commit carries": ("core.cpp", "if (freezes || !unflushed.known()", "if (!unflushed.known()", RANDOM),
     "a block that was written again is carried as it was": (
         "unflushed.h", "std::copy_n(bytes.data(), kBlockSize, content.data());",
@@ -62,21 +61,34 @@ MUTATIONS = {
         "write_behind.cpp", "return touches(offset, into.size()) ? read_around(offset, into) : device_.read(offset, into);",
         "return device_.read(offset, into);", RANDOM),
     "a flush leaves what is kept": (
-        "write_behind.cpp", "return places_.empty() && error_ ? device_.flush() : flush_kept();",
+        "write_behind.cpp", "return places_.empty() ? device_.flush() : flush_kept();",
         "return device_.flush();", RANDOM),
     "a write does not wait for what is kept": (
         "write_behind.cpp", "return touches(offset, from.size()) ? write_after(offset, from) : device_.write(offset, from);",
         "return device_.write(offset, from);", RANDOM),
     "a block that is being written is changed": (
         "write_behind.cpp",
-        "if (found != places_.end() && kept_[found->second].writing)  // the device reads that memory\n      return false;",
+        "if (found != places_.end() && kept_[found->second].busy)  // the device reads that memory\n      return false;",
         "", RANDOM),
     "what is kept is not carried": (
         "data_path.cpp", "unflushed.add(segment.device_offset, segment.bytes);\n  return true;", "return true;", RANDOM),
     "a block that could not be written is forgotten": (
-        "write_behind.cpp", "} else if (error_) {\n    error_ = status;",
-        "} else if (error_) {\n    places_.erase(kept_[index].offset);\n    kept_[index].used = false;\n"
-        "    free_.push_back(uint32_t(index));", RANDOM),
+        "write_behind.cpp", "  if (status) {\n    drop(index);\n  } else", "  if (status || !kept.stuck) {\n    drop(index);\n  } else",
+        RANDOM),
+    "a block that is stuck is not carried on": (
+        "core.cpp", "sealed = journal.seal(landed, stuck);", "sealed = journal.seal(landed);", RANDOM),
+    "the journal carries more while blocks are stuck": (
+        "core.cpp", "unflushed.blocks().empty() || data.stuck_blocks() > 0)", "unflushed.blocks().empty())", RANDOM),
+    "a checkpoint relies on stuck blocks that the journal before it carries": (
+        "core.cpp", "if (data.stuck_blocks() > 0) {", "if (false) {", RANDOM),
+    "recovery forgets a block that it cannot write": (
+        "recovery.cpp", "else if (!data.keep_stuck(offset, content.bytes()))\n      co_return status;", "", RANDOM),
+    "a stuck block is replaced between the flush and the commit": (
+        "write_behind.cpp", "kept.busy = true;\n      held.push_back(&kept);", "", RANDOM),
+    "a stuck block hides what was written over it": (
+        "write_behind.cpp", "if (status)\n      drop(index);\n  }\n  if (!over", "}\n  if (!over", RANDOM),
+    "records are sealed that came during the flush of data": (
+        "journal.cpp", "if (batches_.size() == closed_ ||", "if (batches_.empty() ||", RANDOM),
     # drop rule
     "a count is lowered before the record is durable": (
         "core.cpp", "drops_.front().record <= durable_records_ &&", "", RANDOM),

@@ -125,8 +125,10 @@ uint64_t SimDevice::draw_latency() {
   return options_.slow > 0 && draw() < options_.slow ? latency * options_.slow_factor : latency;
 }
 
-int SimDevice::take_fault(IoKind kind) {
-  Fault& fault = faults_[size_t(kind)];
+int SimDevice::take_fault(const Operation& op) {
+  if (op.kind == IoKind::write && op.offset < broken_to_ && op.offset + op.length > broken_from_)
+    return EIO;
+  Fault& fault = faults_[size_t(op.kind)];
   if (fault.countdown == 0 || --fault.countdown > 0)
     return 0;
   if (fault.for_ever)
@@ -144,7 +146,7 @@ Task<Status> SimDevice::perform(Operation& op) {
     co_await yield(loop_);
     co_return power_cut();
   }
-  const int os_error = take_fault(op.kind);
+  const int os_error = take_fault(op);
   begin(op);
   const auto place = outstanding_.insert(outstanding_.end(), &op);
   const uint64_t latency = draw_latency(), before = random_() % (latency + 1);
@@ -381,6 +383,11 @@ void SimDevice::die(const Survival* survival) {
 void SimDevice::fail(IoKind kind, uint64_t nth, int os_error, bool for_ever) {
   OBRAZ_CHECK(nth > 0);
   faults_[size_t(kind)] = {nth, os_error, for_ever};
+}
+
+void SimDevice::break_writes(uint64_t from, uint64_t to) {
+  broken_from_ = from;
+  broken_to_ = to;
 }
 
 void SimDevice::lie(Lie lie, uint64_t nth, uint64_t from, uint64_t to) {

@@ -130,6 +130,8 @@ class SimDevice final : public Device {
   // The n-th operation of the kind from now on (1: the next) fails; with `for_ever`, all after it, too.
   void fail(IoKind kind, uint64_t nth, int os_error, bool for_ever = false);
   void heal();  // no more injected errors
+  // Every write that touches [from, to) fails, across restarts, until another range is broken; empty: none.
+  void break_writes(uint64_t from, uint64_t to);
   // Damages what is stored, durably: for tests of checksums.
   void corrupt(uint64_t offset, uint64_t length);
 
@@ -200,7 +202,7 @@ class SimDevice final : public Device {
   void check_range(uint64_t offset, uint64_t length, const void* address) const;
   uint64_t draw_latency();
   double draw() { return double(random_() >> 11) * 0x1p-53; }
-  int take_fault(IoKind kind);
+  int take_fault(const Operation& operation);
   void begin(Operation& operation);
   void take_lie(Operation& operation);
   void settle_doomed();
@@ -224,6 +226,7 @@ class SimDevice final : public Device {
   uint64_t next_pending_ = 1, clock_ = 1;
   std::list<Operation*> outstanding_;
   std::array<Fault, kIoKinds> faults_{};
+  uint64_t broken_from_ = 0, broken_to_ = 0;
   PlannedLie lie_;
   std::array<Counters, kIoKinds> counters_{};
   std::vector<std::shared_ptr<Hold>> holds_;

@@ -127,15 +127,94 @@ TEST_F(WriteBehindTest, ADiscardForgetsWhatIsKept) {
   EXPECT_EQ(writes(), 1u);
 }
 
-TEST_F(WriteBehindTest, WhatCannotBeWrittenStaysReadableAndEveryFlushFails) {
+TEST_F(WriteBehindTest, WhatCannotBeWrittenIsStuckReadableAndTriedAgain) {
+  ASSERT_TRUE(later(3, 7));
+  const uint64_t version = behind.stuck_version();
+  device.fail(IoKind::write, 1, EIO);
+  EXPECT_TRUE(loop.run(behind.flush()));
+  EXPECT_EQ(device.counters(IoKind::flush).operations, 1u);
+  EXPECT_NE(behind.stuck_version(), version);
+  ASSERT_EQ(behind.stuck_blocks(), 1u);
+  const auto stuck = behind.stuck();
+  ASSERT_EQ(stuck.size(), 1u);
+  EXPECT_EQ(stuck[0].cluster.value * kBlocksPerCluster + stuck[0].block, 3u);
+  EXPECT_EQ(uint8_t(stuck[0].content[0]), 7);
+  EXPECT_EQ(read(3, 1), std::vector<uint8_t>{7});
+  EXPECT_FALSE(later(4, 1)) << "its error would be nobody's";
+  EXPECT_TRUE(loop.run(behind.flush()));
+  EXPECT_EQ(behind.stuck_blocks(), 0u);
+  EXPECT_EQ(on_device(3), 7);
+  EXPECT_TRUE(later(4, 1));
+}
+
+TEST_F(WriteBehindTest, WhatIsStuckGivesWayToAWriteThatSucceeds) {
+  ASSERT_TRUE(later(3, 7));
+  device.break_writes(3 * kBlockSize, 4 * kBlockSize);
+  ASSERT_TRUE(loop.run(behind.flush()));
+  EXPECT_FALSE(loop.run(behind.write(3 * kBlockSize, block(8)))) << "its own error";
+  EXPECT_EQ(read(3, 1), std::vector<uint8_t>{7});
+  EXPECT_EQ(behind.stuck_blocks(), 1u);
+  device.break_writes(0, 0);
+  EXPECT_TRUE(loop.run(behind.write(3 * kBlockSize, block(9))));
+  EXPECT_EQ(behind.stuck_blocks(), 0u);
+  EXPECT_EQ(read(3, 1), std::vector<uint8_t>{9});
+}
+
+TEST_F(WriteBehindTest, WhatIsStuckGivesWayToADiscard) {
+  ASSERT_TRUE(later(3, 7));
+  device.break_writes(3 * kBlockSize, 4 * kBlockSize);
+  ASSERT_TRUE(loop.run(behind.flush()));
+  const uint64_t version = behind.stuck_version();
+  ASSERT_TRUE(loop.run(behind.discard(0, 4 * kBlockSize)));
+  EXPECT_EQ(behind.stuck_blocks(), 0u);
+  EXPECT_NE(behind.stuck_version(), version);
+}
+
+// The commit that follows the flush promises what is stuck as it was then.
+TEST_F(WriteBehindTest, WhatIsStuckDoesNotChangeDuringAFlush) {
   ASSERT_TRUE(later(3, 7));
   device.fail(IoKind::write, 1, EIO);
-  EXPECT_FALSE(loop.run(behind.flush()));
-  EXPECT_FALSE(loop.run(behind.flush())) << "a second one proves nothing";
-  EXPECT_EQ(device.counters(IoKind::flush).operations, 0u);
-  EXPECT_EQ(read(3, 1), std::vector<uint8_t>{7});
-  EXPECT_FALSE(later(4, 1));
-  EXPECT_FALSE(loop.run(behind.write(3 * kBlockSize, block(1))));
+  const auto hold = device.hold(IoKind::flush);
+  struct Ended {
+    Status status;
+    std::vector<disk::BlockRecord> stuck;
+    uint8_t content = 0;
+    bool flushed = false, written = false;
+  } ended;
+  const auto flush = [](WriteBehind* behind, Ended* ended) -> Task<void> {
+    ended->status = co_await behind->flush();
+    ended->stuck = behind->stuck();
+    if (!ended->stuck.empty())
+      ended->content = uint8_t(ended->stuck[0].content[0]);
+    ended->flushed = true;
+  };
+  const auto write = [](WriteBehind* behind, ConstBytes from, Ended* ended) -> Task<void> {
+    const Status status = co_await behind->write(3 * kBlockSize, from);
+    ended->written = status.has_value();
+  };
+  loop.spawn(flush(&behind, &ended));
+  ASSERT_TRUE(loop.run_until([&] { return hold->caught(); }));
+  loop.spawn(write(&behind, block(9), &ended));
+  loop.run_until_idle();
+  EXPECT_FALSE(ended.written);
+  hold->release();
+  loop.join();
+  EXPECT_TRUE(ended.flushed && ended.status);
+  EXPECT_EQ(ended.content, 7);
+  EXPECT_TRUE(ended.written);
+  EXPECT_EQ(behind.stuck_blocks(), 0u);
+  EXPECT_EQ(on_device(3), 9);
+}
+
+TEST_F(WriteBehindTest, RecoveryKeepsAsMuchAsTheJournalMayCarryOn) {
+  for (uint64_t at = 0; at < limits::kMaxStuckBlocks; ++at)
+    ASSERT_TRUE(behind.keep_stuck(at * kBlockSize, block(uint8_t(at + 1))));
+  EXPECT_FALSE(behind.keep_stuck(20 * kBlockSize, block(1)));
+  EXPECT_EQ(read(0, 2), (std::vector<uint8_t>{1, 2}));
+  EXPECT_EQ(on_device(0), 0);
+  ASSERT_TRUE(loop.run(behind.flush()));
+  EXPECT_EQ(behind.stuck_blocks(), 0u);
+  EXPECT_EQ(on_device(0), 1);
 }
 
 // A device on which a write into what was allocated may find no space.
