@@ -237,6 +237,11 @@ std::string details(const v1::DaemonStatus& status) {
                                  size_text(integrity.checksummed_bytes()), integrity.volumes_waiting(),
                                  size_text(integrity.scrubbed_bytes()), integrity.scrub_passes())},
        {"damage", damage},
+       {"stuck",
+        integrity.stuck_blocks() == 0
+            ? ""
+            : fmt::format("{} blocks of data that the device does not take, in memory and in the journal",
+                          integrity.stuck_blocks())},
        {"clone cache", cache.size_bytes() == 0
                            ? "off"
                            : fmt::format("{} of {} used, {} blocks read from it, {} not there",

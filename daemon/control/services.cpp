@@ -239,6 +239,7 @@ boost::asio::awaitable<Answer<v1::DaemonStatus>> Services::status() {
   integrity.set_scrub_passes(int64_t(state->stats.scrub_passes));
   integrity.set_scrubbed_bytes(int64_t(state->stats.scrubbed_bytes));
   integrity.set_checksum_errors(int64_t(state->stats.checksum_errors));
+  integrity.set_stuck_blocks(int64_t(state->stats.stuck_blocks));
   for (const DataDamage& damage :
        std::span(state->damage).first(std::min<size_t>(state->damage.size(), limits::kShownDamage))) {
     v1::DataDamage& shown = *integrity.add_damage();

@@ -84,7 +84,7 @@ namespace {
 
 // Checksums are held against what volumes show. What only deleted ones did may have been written anew before
 // a power cut that lost the record of that.
-Task<void> verify_cluster(Checker* c, PhysicalCluster cluster, ConstBytes bytes) {
+Task<void> verify_cluster(Checker* c, PhysicalCluster cluster, Bytes bytes) {
   State& state = c->core->state;
   if (!c->adopted || !c->live_clusters[cluster.value] || !state.is_summed(cluster))
     co_return;
@@ -94,6 +94,7 @@ Task<void> verify_cluster(Checker* c, PhysicalCluster cluster, ConstBytes bytes)
     if (!loaded)
       co_return;  // the walk names the node
   }
+  c->core->lay_carried(cluster, bytes);
   const uint16_t bad = sums.bad_blocks(0, bytes);
   ++c->report.verified_clusters;
   if (bad != 0)

@@ -43,6 +43,9 @@ class StoreCore {
   Task<Status> close();
   Task<void> abandon();
 
+  // Puts what the journal carries of the cluster, and recovery has not put in its place yet, over its bytes.
+  void lay_carried(PhysicalCluster cluster, Bytes bytes) const;
+
   // --- commits
   // ----------------------------------------------------------------------------------------------------------
   // Waits for a commit sealed after this call. Everything staged, and every data write completed, before it

@@ -191,6 +191,12 @@ Task<Status> StoreCore::make_room_in_recovery(uint64_t pages, bool allocate) {
   co_return Status();
 }
 
+void StoreCore::lay_carried(PhysicalCluster cluster, Bytes bytes) const {
+  const uint64_t begin = cluster.value * kClusterSize;
+  for (auto it = carried_.lower_bound(begin); it != carried_.end() && it->first < begin + kClusterSize; ++it)
+    std::ranges::copy(it->second.bytes(), bytes.begin() + ptrdiff_t(it->first - begin));
+}
+
 // A second power cut changes nothing: the journal has them until the checkpoint.
 Task<Status> StoreCore::land_carried() {
   for (const auto& [offset, content] : carried_) {

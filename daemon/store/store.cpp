@@ -293,6 +293,7 @@ StoreStats Store::stats() const {
   const NodeCache& cache = core_->state.cache();
   stats.summed_bytes = core_->state.summed_clusters() * kClusterSize;
   stats.volumes_to_sum = core_->volumes_to_sum();
+  stats.stuck_blocks = core_->data.stuck_blocks();
   stats.nodes_cached = cache.size();
   stats.nodes_dirty = cache.dirty_count() + cache.frozen_count();
   stats.node_loads = cache.loads();

@@ -105,6 +105,7 @@ enum class StoreHealth : uint8_t {
 struct StoreStats {
   uint64_t commits = 0, batches = 0, records = 0, checkpoints = 0, data_flushes = 0;
   uint64_t carried_blocks = 0;  // of data, by the journal
+  uint64_t stuck_blocks = 0;    // of data that cannot be written now
   uint64_t nodes_cached = 0, nodes_dirty = 0, node_loads = 0, node_evictions = 0;
   uint64_t writes_in_place = 0, writes_first = 0, writes_allocating = 0, writes_to_base = 0,
            writes_copying = 0;

@@ -101,6 +101,35 @@ TEST_F(Integrity, ARottenBlockIsAnErrorForAllWhoShowItAndIsNamed) {
   EXPECT_EQ(error_of(read(snapshot, 20 * KiB, 4 * KiB)), ErrorCode::corruption) << "the checksums are kept";
 }
 
+// Neither a checkpoint nor a restart nor its checksum asks where it is.
+TEST_F(Integrity, ABlockThatCannotBeWrittenIsAsGoodAsAnyOther) {
+  make();
+  world.data.break_writes(0, UINT64_MAX);
+  EXPECT_TRUE(run(world.write(disk, 256 * KiB, 4 * KiB)));
+  EXPECT_EQ(problems_of_check(), 0u);
+  EXPECT_EQ(world.store->stats().stuck_blocks, 1u);
+  const uint64_t second = run(world.snapshot(disk));
+  wait_until_summed(second);
+  EXPECT_EQ(problems_of_check(), 0u);
+  EXPECT_EQ(checked.verified_clusters, 5u);
+  EXPECT_EQ(world.store->stats().stuck_blocks, 1u);
+  const Survival nothing{.keep = 0, .torn = 0};
+  world.crash(&nothing);
+  EXPECT_EQ(world.open(), true);
+  EXPECT_TRUE(run(world.read(second, 0, 512 * KiB)));
+  EXPECT_EQ(error_of(write(disk, 1 * MiB, 64 * KiB)), ErrorCode::io) << "a long write is its own affair";
+  EXPECT_EQ(world.store->health(), StoreHealth::ok);
+
+  world.data.break_writes(0, 0);
+  EXPECT_TRUE(run(world.write(disk, 1 * MiB, 64 * KiB)));
+  run(world.flush());
+  EXPECT_EQ(world.store->stats().stuck_blocks, 0u);
+  world.crash(&nothing);
+  EXPECT_EQ(world.open(), true);
+  EXPECT_TRUE(run(world.read(second, 0, 512 * KiB)));
+  EXPECT_EQ(problems_of_check(), 0u);
+}
+
 TEST_F(Integrity, WhatReplacesARottenBlockIsWhole) {
   make();
   rot(snapshot, 0);
