@@ -1,7 +1,7 @@
-// The two rules that random histories break too rarely to prove: a dropped reference counts until the reads
-// and writes in flight at the drop have ended, and a snapshot is acknowledged by a commit sealed after the
-// writes in flight at its instant have landed. One operation of the device is held for as long as the test
-// wants.
+// The rules that random histories break too rarely to prove: a dropped reference counts until the reads
+// and writes in flight at the drop have ended; a snapshot is acknowledged by a commit sealed after the
+// writes in flight at its instant have landed; what the device does not take gives way to what it takes, and
+// only then. One operation of the device is held for as long as the test wants.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -323,6 +323,78 @@ TEST(FailedFlush, DoesNotLeaveASuperblockThatNamesLostPages) {
     world.check();
     ASSERT_EQ(world.problem(), "") << world.trace();
   }
+}
+
+struct StuckBlock : DirectedTest {
+  // An answered write that the device then refused.
+  void make() {
+    disk = run(world.create(kDisk));
+    run(world.write(disk, kAlone, 64 * KiB));  // too long to be carried: so the commit flushes
+    run(world.write(disk, 0, 4 * KiB));
+  }
+  static constexpr uint64_t kAlone = 1 * MiB;
+  uint64_t disk = 0;
+};
+
+TEST_F(StuckBlock, GivesWayToAWriteThatTheDeviceTakes) {
+  make();
+  world.data.fail(IoKind::write, 1, EIO);
+  run(world.flush());
+  ASSERT_EQ(world.store->stats().stuck_blocks, 1u);
+  run(world.write(disk, 0, 64 * KiB));
+  EXPECT_EQ(world.store->stats().stuck_blocks, 0u);
+  run(world.read(disk, 0, 64 * KiB));
+  run(world.flush());
+  const Survival nothing{.keep = 0, .torn = 0};
+  world.crash(&nothing);
+  ASSERT_TRUE(world.open());
+  finish();
+}
+
+TEST_F(StuckBlock, IsPromisedByTheCommitThatFoundItSo) {
+  make();
+  world.data.fail(IoKind::write, 1, EIO);
+  const auto hold = world.data.hold(IoKind::flush);
+  struct Flush {
+    static Task<void> run(World& world, bool& done) {
+      co_await world.flush();
+      done = true;
+    }
+  };
+  bool flushed = false;
+  world.loop.spawn(Flush::run(world, flushed));
+  ASSERT_TRUE(world.loop.run_until([&] { return hold->caught(); }));
+  start(world.write(disk, 0, 64 * KiB));  // not covered by that flush
+  world.loop.run_for_us(kLong);
+  hold->release();
+  ASSERT_TRUE(world.loop.run_until([&] { return flushed; }));
+  const Survival nothing{.keep = 0, .torn = 0};
+  world.crash(&nothing);
+  ASSERT_TRUE(world.open());
+  finish();
+}
+
+// While it stays so, everything else that the journal has carried must have landed: of that nothing says so.
+TEST_F(StuckBlock, IsAllThatTheJournalCarriesOn) {
+  make();
+  world.data.fail(IoKind::write, 1, EIO);
+  const auto hold = world.data.hold(IoKind::write);
+  start(world.flush());
+  ASSERT_TRUE(world.loop.run_until([&] { return hold->caught(); }));
+  world.data.break_writes(hold->offset(), hold->offset() + kBlockSize);
+  hold->release();
+  world.loop.join();
+  ASSERT_EQ(world.store->stats().stuck_blocks, 1u);
+  run(world.write(disk, 128 * KiB, 4 * KiB));
+  run(world.flush());
+  run(world.write(disk, 128 * KiB, 4 * KiB));  // in place
+  run(world.write(disk, kAlone, 64 * KiB));
+  run(world.flush());
+  EXPECT_EQ(world.store->stats().stuck_blocks, 1u);
+  const Survival nothing{.keep = 0, .torn = 0};
+  world.crash(&nothing);
+  ASSERT_TRUE(world.open());
+  finish();
 }
 
 struct LargeRequests : DirectedTest {};
