@@ -94,42 +94,52 @@ Outcome<void> Connection::receive_bytes(char* into, size_t size) {
   return {};
 }
 
-Outcome<void> Connection::receive(v1::Response& response) {
-  FrameHeader header;
-  if (auto received = receive_bytes(reinterpret_cast<char*>(header.data()), header.size()); !received)
-    return received;
-  const auto length = decode_frame_header(header, limits::kMaxControlFrame);
-  if (!length)
-    return failed(v1::Error::INTERNAL, "what answers there is not obrazd");
-  std::string body(*length, '\0');
-  if (auto received = receive_bytes(body.data(), body.size()); !received)
-    return received;
-  if (!decode_frame_body(body, response))
-    return failed(v1::Error::INTERNAL, "what answers there is not obrazd, or of another version");
-  return {};
-}
-
-Outcome<void> Connection::call_stream(const std::string& method, const google::protobuf::MessageLite& request,
-                                      google::protobuf::MessageLite& response,
-                                      const std::function<void()>& next) {
+Outcome<uint64_t> Connection::begin(const std::string& method, const google::protobuf::MessageLite& request) {
   v1::Request envelope;
   envelope.set_id(++last_id_);
   envelope.set_method(method);
   request.SerializeToString(envelope.mutable_message());
   if (auto sent = send(envelope); !sent)
-    return sent;
-  v1::Response answer;
-  do {
-    if (auto received = receive(answer); !received)
-      return received;
-    if (answer.id() != 0 && answer.id() != last_id_)
-      return failed(v1::Error::INTERNAL, "obrazd answered a question that was not asked");
-    if (answer.has_error())
+    return std::unexpected(sent.error());
+  return last_id_;
+}
+
+Outcome<v1::Response> Connection::next() {
+  FrameHeader header;
+  if (auto received = receive_bytes(reinterpret_cast<char*>(header.data()), header.size()); !received)
+    return std::unexpected(received.error());
+  const auto length = decode_frame_header(header, limits::kMaxControlFrame);
+  if (!length)
+    return failed(v1::Error::INTERNAL, "what answers there is not obrazd");
+  std::string body(*length, '\0');
+  if (auto received = receive_bytes(body.data(), body.size()); !received)
+    return std::unexpected(received.error());
+  v1::Response response;
+  if (!decode_frame_body(body, response))
+    return failed(v1::Error::INTERNAL, "what answers there is not obrazd, or of another version");
+  return response;
+}
+
+Outcome<void> Connection::call_stream(const std::string& method, const google::protobuf::MessageLite& request,
+                                      google::protobuf::MessageLite& response,
+                                      const std::function<void()>& each) {
+  const auto id = begin(method, request);
+  if (!id)
+    return std::unexpected(id.error());
+  bool more = true;
+  while (more) {
+    const auto answer = next();
+    if (!answer)
       return std::unexpected(answer.error());
-    if (!response.ParseFromString(answer.message()))
+    if (answer->id() != 0 && answer->id() != *id)
+      return failed(v1::Error::INTERNAL, "obrazd answered a question that was not asked");
+    if (answer->has_error())
+      return std::unexpected(answer->error());
+    if (!response.ParseFromString(answer->message()))
       return failed(v1::Error::INTERNAL, "obrazd's answer does not decode; is it of another version?");
-    next();
-  } while (answer.more());
+    each();
+    more = answer->more();
+  }
   return {};
 }
 

@@ -1,4 +1,5 @@
-// Connection: a blocking connection to the daemon's control socket, one call at a time.
+// Connection: a blocking connection to the daemon's control socket: one call at a time with call(), several
+// in flight with begin() and next().
 //
 // Every failure, of the daemon's or of the way to it, is a v1::Error. Thread: one.
 #pragma once
@@ -33,14 +34,21 @@ class Connection {
 
   Outcome<void> call(const std::string& method, const google::protobuf::MessageLite& request,
                      google::protobuf::MessageLite& response);
-  // Calls `next` after each response has been put into `response`, the last included.
+  // Calls `each` after each response has been put into `response`, the last included.
   Outcome<void> call_stream(const std::string& method, const google::protobuf::MessageLite& request,
-                            google::protobuf::MessageLite& response, const std::function<void()>& next);
+                            google::protobuf::MessageLite& response, const std::function<void()>& each);
+
+  // Sends a call and answers its id, which is one more than that of the call before. At most
+  // limits::kMaxControlInFlight may be under way: the daemon reads no more.
+  Outcome<uint64_t> begin(const std::string& method, const google::protobuf::MessageLite& request);
+  // Waits for a response to any of them.
+  Outcome<v1::Response> next();
+  // To wait until one has come.
+  int descriptor() const { return fd_; }
 
  private:
   explicit Connection(int fd) : fd_(fd) {}
   Outcome<void> send(const google::protobuf::MessageLite& message);
-  Outcome<void> receive(v1::Response& response);
   Outcome<void> receive_bytes(char* into, size_t size);
 
   int fd_;

@@ -7,7 +7,7 @@
 namespace obraz::test {
 
 MemoryDevice::MemoryDevice(Executor& executor, uint64_t size_bytes, bool yielding)
-    : executor_(executor), yielding_(yielding) {
+    : executor_(executor), yielding_(yielding), held_event_(executor), released_event_(executor) {
   OBRAZ_CHECK(size_bytes > 0 && size_bytes % kBlockSize == 0);
   void* at =
       ::mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -44,7 +44,24 @@ Task<Status> MemoryDevice::write(uint64_t offset, ConstBytes from) {
 }
 
 Task<Status> MemoryDevice::flush() {
-  return turn(0, 0);
+  if (holding_) {
+    ++held_;
+    held_event_.notify_all();
+    while (holding_)
+      co_await released_event_.wait();
+    --held_;
+  }
+  co_return co_await turn(0, 0);
+}
+
+Task<void> MemoryDevice::wait_until_one_is_held() {
+  while (held_ == 0)
+    co_await held_event_.wait();
+}
+
+void MemoryDevice::release_flushes() {
+  holding_ = false;
+  released_event_.notify_all();
 }
 
 Task<Status> MemoryDevice::discard(uint64_t offset, uint64_t length) {

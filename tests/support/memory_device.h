@@ -6,6 +6,7 @@
 
 #include "io/device.h"
 #include "io/executor.h"
+#include "io/sync.h"
 
 namespace obraz::test {
 
@@ -24,6 +25,10 @@ class MemoryDevice final : public Device {
 
   // From now on every operation fails with this errno; 0: none does.
   void fail_with(int os_error) { os_error_ = os_error; }
+  // Flushes that begin from now on take as long as the test wants: until release_flushes().
+  void hold_flushes() { holding_ = true; }
+  Task<void> wait_until_one_is_held();
+  void release_flushes();
   Bytes memory() const { return memory_; }
 
  private:
@@ -33,6 +38,9 @@ class MemoryDevice final : public Device {
   Bytes memory_;
   bool yielding_;
   int os_error_ = 0;
+  bool holding_ = false;
+  unsigned held_ = 0;  // flushes
+  Event held_event_, released_event_;
 };
 
 }  // namespace obraz::test

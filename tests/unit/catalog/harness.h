@@ -97,6 +97,26 @@ class Harness {
   boost::asio::io_context& context() { return context_; }
   size_t volumes() { return run(access_->volumes())->size(); }
 
+  // --- how commits are shared; from any thread but the reactor's
+  // --------------------------------------------------------------------------------------------------
+  // The next commit ends only with release_commits(); what comes meanwhile waits for the one after it.
+  void hold_commits() {
+    on_reactor([this] { return hold(); });
+  }
+  void wait_until_a_commit_is_held() {
+    on_reactor([this] { return until_held(); });
+  }
+  // Until the store knows of so many changes, durable or not. False: it never does, as it seems.
+  bool wait_until_records(uint64_t records) {
+    return on_reactor([this, records] { return until_records(records); });
+  }
+  void release_commits() {
+    on_reactor([this] { return release(); });
+  }
+  StoreStats store_stats() {
+    return on_reactor<StoreStats>([this] { return read_stats(); });
+  }
+
   // --- short forms
   // --------------------------------------------------------------------------------------------------
   Answer<OperationRef> create_disk(const std::string& name, int64_t size, const std::string& image = "") {
@@ -146,17 +166,38 @@ class Harness {
     });
   }
   // Runs a task on the reactor and waits for it.
-  template <typename Start>
-  bool on_reactor(Start start) {
-    std::promise<bool> promise;
+  template <typename T = bool, typename Start>
+  T on_reactor(Start start) {
+    std::promise<T> promise;
     auto future = promise.get_future();
     reactor_->post([this, &promise, &start] { tasks_->spawn(fulfil(start(), promise)); });
     return future.get();
   }
-  static Task<void> fulfil(Task<bool> task, std::promise<bool>& promise) {
-    const bool good = co_await std::move(task);
-    promise.set_value(good);
+  template <typename T>
+  static Task<void> fulfil(Task<T> task, std::promise<T>& promise) {
+    T value = co_await std::move(task);
+    promise.set_value(std::move(value));
   }
+  // Only `meta` is flushed by a commit that writes no data.
+  Task<bool> hold() {
+    meta_->hold_flushes();
+    co_return true;
+  }
+  Task<bool> until_held() {
+    co_await meta_->wait_until_one_is_held();
+    co_return true;
+  }
+  Task<bool> until_records(uint64_t records) {
+    const uint64_t deadline_us = reactor_->now_us() + 30'000'000;  // against hanging only
+    while (store_->stats().records < records && reactor_->now_us() < deadline_us)
+      co_await yield(*reactor_);
+    co_return store_->stats().records >= records;
+  }
+  Task<bool> release() {
+    meta_->release_flushes();
+    co_return true;
+  }
+  Task<StoreStats> read_stats() { co_return store_->stats(); }
   Task<bool> format() {
     constexpr uint64_t kData = 256 * limits::MiB, kJournal = limits::MiB;
     meta_.emplace(*reactor_, Store::meta_bytes_for(kData, kJournal));

@@ -100,6 +100,65 @@ TEST_F(ControlServerTest, ManyRequestsAreInFlightAtOnce) {
   EXPECT_EQ(answered.size(), kRequests);
 }
 
+// Calls of several connections in flight together, `per_client` of each.
+class ControlServerCommitTest : public ControlServerTest {
+ protected:
+  using Begin = std::function<client::Outcome<uint64_t>(client::Connection&, const std::string& name)>;
+
+  // Begins them all while a commit is held, and lets it end when the store has all their changes. The commits
+  // that this took, with the one that was held.
+  uint64_t commits_for(unsigned connections, unsigned per_client, const Begin& begin) {
+    const StoreStats before = harness.base.store_stats();
+    harness.base.hold_commits();
+    const auto first = harness.connect();
+    EXPECT_TRUE(create(*first, ""));
+    harness.base.wait_until_a_commit_is_held();
+    const uint64_t records = harness.base.store_stats().records;
+    std::vector<std::unique_ptr<client::Connection>> clients;
+    for (unsigned i = 0; i < connections; ++i) {
+      clients.push_back(harness.connect());
+      for (unsigned k = 0; k < per_client; ++k)
+        EXPECT_TRUE(begin(*clients.back(), "vm-" + std::to_string(i) + "-" + std::to_string(k)));
+    }
+    // Each changes a volume, a resource and an operation.
+    EXPECT_TRUE(harness.base.wait_until_records(records + 3 * connections * per_client))
+        << "calls wait for the commit of another";
+    EXPECT_EQ(harness.base.store_stats().commits, before.commits);
+    harness.base.release_commits();
+    EXPECT_TRUE(ended_well(*first));
+    for (const auto& client : clients) {
+      for (unsigned k = 0; k < per_client; ++k)
+        EXPECT_TRUE(ended_well(*client));
+    }
+    return harness.base.store_stats().commits - before.commits;
+  }
+  static client::Outcome<uint64_t> create(client::Connection& connection, const std::string& name) {
+    v1::CreateDiskRequest request;
+    request.set_name(name);
+    request.set_size(4 * limits::MiB);
+    return connection.begin("DiskService.Create", request);
+  }
+  static client::Outcome<uint64_t> remove(client::Connection& connection, const std::string& name) {
+    return connection.begin("DiskService.Delete", Harness::to_delete(name));
+  }
+  static bool ended_well(client::Connection& connection) {
+    const auto response = connection.next();
+    v1::Operation operation;
+    return response && !response->has_error() && operation.ParseFromString(response->message()) &&
+           operation.done() && !operation.has_error();
+  }
+};
+
+TEST_F(ControlServerCommitTest, CallsOfOneConnectionShareACommit) {
+  EXPECT_EQ(commits_for(1, limits::kMaxControlInFlight, create), 2u);
+  EXPECT_EQ(commits_for(1, limits::kMaxControlInFlight, remove), 2u);
+}
+
+TEST_F(ControlServerCommitTest, CallsOfSeveralConnectionsShareACommit) {
+  EXPECT_EQ(commits_for(4, 16, create), 2u);
+  EXPECT_EQ(commits_for(4, 16, remove), 2u);
+}
+
 TEST_F(ControlServerTest, AClientThatLeavesInTheMiddleHurtsNobody) {
   {
     RawClient client(harness.path());
