@@ -11,8 +11,10 @@ import time
 from .machine import Failed, children, pinned, run
 
 IMAGE_BYTES = 10 << 30
+CLUSTER_BYTES = 64 << 10  # of obrazd's store
 START_DEADLINE_S = 60
 MAX_CLIENTS = 1024
+IN_FLIGHT = 32  # calls to obrazd, where several are under way at a time
 
 
 class Server:
@@ -96,13 +98,27 @@ class Control:
     """A kept control connection to obrazd, through bench_control."""
 
     def __init__(self, bench):
-        self.process = subprocess.Popen([bench.bin / "bench_control", bench.folder / "store/control.sock"], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen([bench.bin / "bench_control", bench.folder / "store/control.sock", "--in-flight", str(IN_FLIGHT)],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def call(self, *words):
         """The seconds that the call took."""
-        self.process.stdin.write(" ".join(words) + "\n")
+        self.send([words])
+        return self.answer(words)
+
+    def calls(self, calls):
+        """IN_FLIGHT at a time; the seconds that they took together. Some thousands: the pipes must hold their lines."""
+        begin = time.monotonic()
+        self.send(calls)
+        for words in calls:
+            self.answer(words)
+        return time.monotonic() - begin
+
+    def send(self, calls):
+        self.process.stdin.write("".join(" ".join(words) + "\n" for words in calls))
         self.process.stdin.flush()
+
+    def answer(self, words):
         answer, _, rest = self.process.stdout.readline().strip().partition(" ")
         if answer != "ok":
             raise Failed(f"{' '.join(words)}: {rest or 'the control connection has ended'}")
@@ -114,7 +130,9 @@ class Control:
 
 
 class Obrazd(Server):
+    peer = False
     max_disks, lifecycle = 1000, True
+    options = ()
 
     def __init__(self, bench, cpus=()):
         super().__init__(bench, cpus)
@@ -124,7 +142,7 @@ class Obrazd(Server):
 
     def launch(self):
         log = self.bench.folder / "server-0.log"
-        self.spawn([self.bench.bin / "obrazd", "--store", self.bench.folder / "store", "--scrub-rate", "0"],
+        self.spawn([self.bench.bin / "obrazd", "--store", self.bench.folder / "store", "--scrub-rate", "0", *self.options],
                    lambda: "ready\n" in log.read_text())
         self.control = Control(self.bench)
 
@@ -132,14 +150,22 @@ class Obrazd(Server):
         return run(self.bench.bin / "obraz", "--control", self.bench.folder / "store/control.sock", *arguments)
 
     def import_image(self):
-        """With its checksums, which are computed in the background when it is there."""
         self.obraz("image", "import", self.bench.image, "--name", "base")
+        self.wait_for_checksums()
+
+    def wait_for_checksums(self):
+        """They are computed in the background, when an image or a snapshot is there."""
         while json.loads(self.obraz("--json", "status"))["integrity"]["volumes_waiting"] > 0:
             time.sleep(0.1)
 
     def add_disk(self, index):
         self.control.call("disk-create", f"bench-{index}", "base")
         self.made.append(("disk", f"bench-{index}"))
+
+    def add_disks_in_flight(self, count):
+        took = self.control.calls([("disk-create", f"bench-{index}", "base") for index in range(count)])
+        self.made += [("disk", f"bench-{index}") for index in range(count)]
+        return took
 
     def uri(self, index=0):
         return f"nbd+unix:///disk/bench-{index}?socket={self.socket}"
@@ -161,12 +187,24 @@ class Obrazd(Server):
     def stop(self):
         try:
             if self.control:
-                for kind, name in self.made:
-                    self.delete(kind, name)
+                self.delete_all()
                 self.control.close()
         finally:
             self.made, self.control = [], None
             super().stop()
+
+    def delete_all(self):
+        begin = time.monotonic()
+        for kind, name in self.made:
+            self.delete(kind, name)
+        self.made = []
+        return time.monotonic() - begin
+
+    def delete_all_in_flight(self):
+        """Where nobody has them attached any more."""
+        took = self.control.calls([(f"{kind}-delete", name) for kind, name in self.made])
+        self.made = []
+        return took
 
     def delete(self, kind, name):
         deadline = time.monotonic() + 5  # for the daemon to notice that a client has left
@@ -435,7 +473,8 @@ QCOW2 = {
     " el2": ["-o", "extended_l2=on,cluster_size=64k"],
     " el2 128k": ["-o", "extended_l2=on,cluster_size=128k"],
 }
-SERVERS = {"obrazd": Obrazd}
+NO_CACHE = ("--clone-cache", "0")
+SERVERS = {"obrazd": Obrazd, "obrazd no cache": variant(Obrazd, options=NO_CACHE, lifecycle=False)}
 for _suffix, _options in QCOW2.items():
     for _aio in "native", "io_uring":
         _lifecycle = _aio == "native" and _suffix != " el2 128k"

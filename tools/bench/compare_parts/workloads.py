@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from .machine import Failed, Usage, forget_pages, memory_bytes, pinned, run
-from .servers import REFERENCES, SERVERS
+from .servers import REFERENCES, SERVERS, Obrazd
 
 DATA_BYTES = 2 << 30
 OVERWRITE_BYTES = 256 << 20
@@ -24,6 +24,7 @@ class Workload:
     storm: bool = False  # one image read by many disks
     warm: bool = False  # and each has read it once before
     disks: int = 1
+    of_limit: bool = False  # how near a server comes to fio is one of its figures
 
     @property
     def writes(self):
@@ -35,22 +36,23 @@ def workloads(storm_disks):
     over = ("--read-percent", "0", "--depth")
     sequential = ("--pattern", "sequential", "--block-size", "1M", "--depth", "4")
     before = {"written_before": True, "length": OVERWRITE_BYTES}
+    limit = {"of_limit": True}
     return {
         "read 4k QD1": Workload((*read, "1")),
         "read 4k QD1 one core": Workload((*read, "1"), cores="one"),
         "read 4k QD1 two cores": Workload((*read, "1"), cores="two"),
-        "read 4k QD32": Workload((*read, "32")),
-        "read 4k 4x16": Workload(("--connections", "4", "--depth", "16")),
+        "read 4k QD32": Workload((*read, "32"), **limit),
+        "read 4k 4x16": Workload(("--connections", "4", "--depth", "16"), **limit),
         "read 128k QD8": Workload(("--block-size", "128K", "--depth", "8")),
         "first write QD1": Workload((*first, "1")),
         "first write QD1 one core": Workload((*first, "1"), cores="one"),
         "first write QD32": Workload((*first, "32")),
         "first write + flush": Workload((*first, "1", "--flush-every", "1")),
-        "overwrite QD32": Workload((*over, "32"), **before),
-        "overwrite + flush": Workload((*over, "1", "--flush-every", "1"), **before),
+        "overwrite QD32": Workload((*over, "32"), **before, **limit),
+        "overwrite + flush": Workload((*over, "1", "--flush-every", "1"), **before, **limit),
         "mix 70/30 8k QD32": Workload(("--read-percent", "70", "--block-size", "8K", "--depth", "32"), **before),
-        "seq read 1M": Workload(sequential),
-        "seq overwrite 1M": Workload((*sequential, "--read-percent", "0"), **before),
+        "seq read 1M": Workload(sequential, **limit),
+        "seq overwrite 1M": Workload((*sequential, "--read-percent", "0"), **before, **limit),
         "seq first write 1M": Workload((*sequential, "--write-once-per", "1M")),
         "boot storm cold": Workload(("--read-once-per", "4K", "--depth", "1"), STORM_BYTES, storm=True, disks=storm_disks),
         "boot storm warm": Workload(("--depth", "1"), STORM_BYTES, storm=True, warm=True, disks=storm_disks),
@@ -148,20 +150,32 @@ def memory_during(client, server, seconds):
 
 
 def measure_fio(bench, workload, cpus):
-    """The same pattern on a raw file that has been written through: no NBD, no mapping."""
+    """The same pattern on a raw file: no NBD, no mapping.
+
+    How fast the device gives and takes data depends on when they were written, and next to what: what lies under a virtual disk may
+    have caches of its own. So fio reads what a server reads, the very blocks of obrazd's store, and what it writes to has been written
+    right before, in the same way as the servers' disks."""
     given = dict(zip(workload.options[::2], workload.options[1::2]))
     write = "--write-once-per" in given
     reads = 0 if write else int(given.get("--read-percent", 100))
     order = "" if given.get("--pattern") == "sequential" else "rand"
     kind = "read" if reads == 100 else "write" if reads == 0 else "rw"
     jobs = int(given.get("--connections", 1))
-    command = ["fio", "--name=limit", f"--filename={bench.limit_file}", f"--size={workload.length}", "--ioengine=io_uring",
-               "--direct=1", f"--rw={order}{kind}", f"--rwmixread={reads}", f"--bs={given.get('--block-size', '4K')}",
-               f"--iodepth={given.get('--depth', 1)}", f"--numjobs={jobs}", "--group_reporting", "--time_based",
-               f"--runtime={bench.seconds}", "--output-format=json"]
+    path, offset = (bench.limit_file, 0) if workload.writes else bench.cold_data
+    common = [f"--filename={path}", f"--size={workload.length}", "--ioengine=io_uring", "--direct=1"]
+    command = ["fio", "--name=limit", *common, f"--offset={offset}", f"--rw={order}{kind}", f"--rwmixread={reads}",
+               f"--bs={given.get('--block-size', '4K')}", f"--iodepth={given.get('--depth', 1)}", f"--numjobs={jobs}",
+               "--group_reporting", "--time_based", f"--runtime={bench.seconds}", "--output-format=json"]
     if "--flush-every" in given:
         command.append(f"--fdatasync={given['--flush-every']}")
-    job = json.loads(run(*pinned(cpus, command)))["jobs"][0]
+    if not workload.writes:
+        command.append("--readonly")
+    try:
+        if workload.writes:
+            run("fio", "--name=fill", *common, "--rw=write", "--bs=1M", "--iodepth=4", "--end_fsync=1")
+        job = json.loads(run(*pinned(cpus, command)))["jobs"][0]
+    finally:
+        bench.limit_file.unlink(missing_ok=True)
     io = job["read"]["total_ios"] + job["write"]["total_ios"]
     main = job["read"] if job["read"]["total_ios"] else job["write"]
     seconds = job["job_runtime"] / 1000  # of all jobs together, and the shares of a processor are of that
@@ -174,9 +188,12 @@ def measure_fio(bench, workload, cpus):
 
 
 def is_peer(name, workload):
-    if name in ("obrazd", "fio"):
-        return False
-    return SERVERS[name].peer or (workload.storm and SERVERS[name].cached_peer)
+    return name != "fio" and (SERVERS[name].peer or (workload.storm and SERVERS[name].cached_peer))
+
+
+def is_direct(name):
+    """Past the page cache: only then fio's figure is a limit."""
+    return name == "fio" or SERVERS[name].peer or issubclass(SERVERS[name], Obrazd)
 
 
 def show(title, workload, figures):
@@ -184,18 +201,22 @@ def show(title, workload, figures):
     medians = {name: {key: statistics.median(one[key] for one in runs) for key in runs[0]} for name, runs in figures.items() if runs}
     peers = {name: m for name, m in medians.items() if is_peer(name, workload)}
     best = max(peers, key=lambda name: peers[name]["iops"], default=None)
+    limit = medians.get("fio") if workload.of_limit else None
     # Cold: bytes that came from the device for each byte of the image; else for each byte that clients asked for.
     device = ("read/asked" if workload.warm else "read/image") if workload.storm else "written B"
     print(f"\n{title}")
     print(f"  {'':26} {'IOPS':>9} {'MB/s':>8} {'p50 us':>9} {'p99 us':>9} {'CPU us':>8} {'client us':>9} {device:>10} {'MiB':>7} "
-          f"{'ratio':>7}")
+          f"{'ratio':>7}{' of limit' if limit else ''}")
     for name, m in sorted(medians.items(), key=lambda item: (item[0] in REFERENCES, -item[1]["iops"])):
         ratio = f"{m['iops'] / peers[best]['iops']:7.2f}" if best else f"{'':>7}"
+        share = ""
+        if limit:
+            share = f" {m['iops'] / limit['iops']:8.2f}" if is_direct(name) else f" {'':>8}"
         mark = " <- best peer" if name == best else ""
         moved = (f"{m['written_per_request']:10.0f}" if not workload.storm else
                  f"{m['read_per_byte' if workload.warm else 'read_per_image_byte']:10.3f}")
         print(f"  {name:26} {m['iops']:9.0f} {m['mb_per_s']:8.1f} {m['p50_us']:9.1f} {m['p99_us']:9.1f} {m['server_cpu_us']:8.2f} "
-              f"{m['client_cpu_us']:9.2f} {moved} {m['memory_mib']:7.1f} {ratio}{mark}")
+              f"{m['client_cpu_us']:9.2f} {moved} {m['memory_mib']:7.1f} {ratio}{share}{mark}")
     without = [f"{name} ({why_not(name, workload)})" for name in figures if why_not(name, workload)]
     if without:
         print(f"  without: {', '.join(without)}")
