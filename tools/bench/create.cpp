@@ -9,86 +9,53 @@
 #include <benchmark/benchmark.h>
 
 #include <chrono>
-#include <cstdlib>
 #include <optional>
 #include <string>
 
-#include "base/log.h"
-#include "harness.h"
-#include "null_device.h"
-#include "store/store.h"
+#include "null_store.h"
 
 namespace obraz {
 namespace {
 
 constexpr uint64_t kSmall = 1 * limits::MiB, kLarge = 100 * limits::GiB;
-constexpr uint64_t kDataBytes = 256 * limits::GiB, kJournalBytes = 64 * limits::MiB;
+constexpr uint64_t kDataBytes = 256 * limits::GiB;
 
-using bench::Harness;
-using bench::must;
-
-struct Bench {
-  Harness harness;
-  std::unique_ptr<FileDevice> meta;
-  bench::NullDevice data{kDataBytes};
-  std::unique_ptr<Store> store;
+struct Bench : bench::NullStore {
   VolumeId disks[2], images[2];  // of kSmall, of kLarge
 
-  Task<Status> make_disk(VolumeId id, uint64_t mapped) {
-    Transaction create;
-    create.push_back(CreateVolume{id, std::max(mapped, limits::kMinVolumeSize)});
-    Status status = co_await store->commit(std::move(create));
-    OBRAZ_CO_TRY(status);
-    Volume volume = *store->open_volume(id);
-    const uint64_t piece = std::min(mapped, 4 * limits::MiB);
-    const std::unique_ptr<std::byte, decltype(&std::free)> bytes(
-        static_cast<std::byte*>(std::aligned_alloc(kBlockSize, piece)), std::free);
-    for (uint64_t at = 0; at < mapped && status; at += piece)
-      status = co_await volume.write(at, {bytes.get(), piece});
-    OBRAZ_CO_TRY(status);
-    co_return co_await volume.flush();
-  }
-  Task<Status> clone(VolumeId id, VolumeId source, VolumeKind kind) {
-    const uint64_t size_bytes = store->volume_info(source)->size_bytes;
-    Transaction create;
-    create.push_back(CloneVolume{id, source, kind, size_bytes});
-    create.push_back(PutResource{"resource/" + std::to_string(id.value), std::string(300, 'r')});
-    co_return co_await store->commit(std::move(create));
-  }
+  explicit Bench(const std::string& folder) : NullStore(folder, "bench_create", kDataBytes) {}
+
   Task<Status> remove(VolumeId id) {
     Transaction remove;
     remove.push_back(DeleteVolume{id});
     remove.push_back(RemoveResource{"resource/" + std::to_string(id.value)});
     co_return co_await store->commit(std::move(remove));
   }
-  static Task<Status> open_store(Bench& bench) {
-    Status status = co_await Store::format(*bench.meta, bench.data,
-                                           {.uuid = Uuid::random(), .journal_bytes = kJournalBytes});
-    OBRAZ_CO_TRY(status);
-    auto opened = co_await Store::open(bench.harness.reactor(), *bench.meta, bench.data,
-                                       {.sum_bytes_per_s = 0, .scrub_bytes_per_s = 0});
-    OBRAZ_CO_TRY(opened);
-    bench.store = std::move(*opened);
+  Task<Status> fill() {
+    Status status = co_await format_and_open();
     for (unsigned i = 0; i < 2 && status; ++i) {
-      bench.disks[i] = bench.store->new_volume_id();
-      bench.images[i] = bench.store->new_volume_id();
-      status = co_await bench.make_disk(bench.disks[i], i == 0 ? kSmall : kLarge);
-      if (status)
-        status = co_await bench.clone(bench.images[i], bench.disks[i], VolumeKind::frozen);
+      const uint64_t mapped = i == 0 ? kSmall : kLarge, piece = std::min(mapped, kPiece);
+      disks[i] = store->new_volume_id();
+      images[i] = store->new_volume_id();
+      status = co_await create_disk(disks[i], std::max(mapped, limits::kMinVolumeSize));
+      OBRAZ_CO_TRY(status);
+      status = co_await write(disks[i], 0, mapped, piece, piece);
+      OBRAZ_CO_TRY(status);
+      status = co_await clone(images[i], disks[i], VolumeKind::frozen);
     }
     co_return status;
   }
 };
 
-std::optional<Bench> stores;
+std::optional<Bench> made;
 
 void create(benchmark::State& state, VolumeId source, VolumeKind kind) {
   for (auto _ : state) {
-    const VolumeId id = stores->store->new_volume_id();
+    const VolumeId id = made->store->new_volume_id();
     const auto begin = std::chrono::steady_clock::now();
-    stores->harness.run(stores->clone(id, source, kind));
+    made->harness.run(made->clone(id, source, kind));
     state.SetIterationTime(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
-    stores->harness.run(stores->remove(id));
+    made->harness.run(made->remove(id));
   }
 }
 
@@ -98,10 +65,8 @@ void create(benchmark::State& state, VolumeId source, VolumeKind kind) {
 int main(int argc, char** argv) {
   using namespace obraz;
   benchmark::Initialize(&argc, argv);
-  stores.emplace();
-  stores->meta = stores->harness.file(argc > 1 ? argv[1] : ".", "bench_create",
-                                      Store::meta_bytes_for(kDataBytes, kJournalBytes));
-  stores->harness.run(Bench::open_store(*stores));
+  made.emplace(argc > 1 ? argv[1] : ".");
+  made->harness.run(made->fill());
   const char* sizes[] = {"1MiB", "100GiB"};
   for (unsigned i = 0; i < 2; ++i) {
     const auto add = [&](const char* what, VolumeId source, VolumeKind kind) {
@@ -110,12 +75,11 @@ int main(int argc, char** argv) {
           ->UseManualTime()
           ->Unit(benchmark::kMicrosecond);
     };
-    add("disk_from_image", stores->images[i], VolumeKind::disk);
-    add("snapshot_of_disk", stores->disks[i], VolumeKind::frozen);
-    add("image_from_image", stores->images[i], VolumeKind::frozen);
+    add("disk_from_image", made->images[i], VolumeKind::disk);
+    add("snapshot_of_disk", made->disks[i], VolumeKind::frozen);
+    add("image_from_image", made->images[i], VolumeKind::frozen);
   }
   benchmark::RunSpecifiedBenchmarks();
-  stores->harness.run(stores->store->close());
-  stores->store.reset();
-  stores.reset();
+  made->close();
+  made.reset();
 }
