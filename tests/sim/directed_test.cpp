@@ -20,18 +20,19 @@ constexpr uint64_t kDisk = 4 * MiB;
 constexpr uint64_t kLong = 10'000'000;  // virtual: far beyond any commit interval or pause of the reclaimer
 
 struct DirectedTest : testing::Test {
-  DirectedTest() : world(options()) {
+  static WorldOptions with_seed(uint64_t seed) {
+    WorldOptions made;
+    made.seed = seed;
+    made.store.commit_interval_us = 1000;
+    made.store.reclaim_pause_us = 10;
+    return made;
+  }
+  explicit DirectedTest(const WorldOptions& options = with_seed(1)) : world(options) {
     EXPECT_TRUE(world.open());
     world.may_be_full = true;
   }
   ~DirectedTest() override { EXPECT_EQ(world.problem(), "") << world.trace(); }
 
-  static WorldOptions options() {
-    WorldOptions made;
-    made.store.commit_interval_us = 1000;
-    made.store.reclaim_pause_us = 10;
-    return made;
-  }
   template <typename T>
   T run(Task<T> task) {
     return world.loop.run(std::move(task));
@@ -293,9 +294,7 @@ TEST_F(SnapshotWait, APowerCutMeanwhileLeavesItWholeOrAbsent) {
 // the first one is worth nothing if the two overlapped.
 TEST(FailedFlush, DoesNotLeaveASuperblockThatNamesLostPages) {
   for (uint64_t seed = 1; seed <= 20; ++seed) {  // each loses other writes
-    WorldOptions options = DirectedTest::options();
-    options.seed = seed;
-    World world(options);
+    World world(DirectedTest::with_seed(seed));
     world.tolerated = [](const Error& error) {
       return error.code == ErrorCode::io || error.code == ErrorCode::read_only;
     };
@@ -325,7 +324,14 @@ TEST(FailedFlush, DoesNotLeaveASuperblockThatNamesLostPages) {
   }
 }
 
-struct StuckBlock : DirectedTest {
+// By seed, for what a refused write leaves on the device is the simulator's choice: all of it, some, nothing.
+struct StuckBlock : DirectedTest, testing::WithParamInterface<uint64_t> {
+  StuckBlock() : DirectedTest(aligned(GetParam())) {}
+  static WorldOptions aligned(uint64_t seed) {
+    WorldOptions made = with_seed(seed);
+    made.aligned = true;  // what is not is written at once
+    return made;
+  }
   // An answered write that the device then refused.
   void make() {
     disk = run(world.create(kDisk));
@@ -336,7 +342,7 @@ struct StuckBlock : DirectedTest {
   uint64_t disk = 0;
 };
 
-TEST_F(StuckBlock, GivesWayToAWriteThatTheDeviceTakes) {
+TEST_P(StuckBlock, GivesWayToAWriteThatTheDeviceTakes) {
   make();
   world.data.fail(IoKind::write, 1, EIO);
   run(world.flush());
@@ -351,7 +357,7 @@ TEST_F(StuckBlock, GivesWayToAWriteThatTheDeviceTakes) {
   finish();
 }
 
-TEST_F(StuckBlock, IsPromisedByTheCommitThatFoundItSo) {
+TEST_P(StuckBlock, IsPromisedByTheCommitThatFoundItSo) {
   make();
   world.data.fail(IoKind::write, 1, EIO);
   const auto hold = world.data.hold(IoKind::flush);
@@ -375,7 +381,7 @@ TEST_F(StuckBlock, IsPromisedByTheCommitThatFoundItSo) {
 }
 
 // While it stays so, everything else that the journal has carried must have landed: of that nothing says so.
-TEST_F(StuckBlock, IsAllThatTheJournalCarriesOn) {
+TEST_P(StuckBlock, IsAllThatTheJournalCarriesOn) {
   make();
   world.data.fail(IoKind::write, 1, EIO);
   const auto hold = world.data.hold(IoKind::write);
@@ -396,6 +402,8 @@ TEST_F(StuckBlock, IsAllThatTheJournalCarriesOn) {
   ASSERT_TRUE(world.open());
   finish();
 }
+
+INSTANTIATE_TEST_SUITE_P(Seeds, StuckBlock, testing::Range<uint64_t>(1, 21));
 
 struct LargeRequests : DirectedTest {};
 

@@ -79,15 +79,15 @@ MUTATIONS = {
         "core.cpp", "sealed = journal.seal(landed, stuck);", "sealed = journal.seal(landed);", RANDOM),
     "the journal carries more while blocks are stuck": (
         "core.cpp", "unflushed.blocks().empty() || data.stuck_blocks() > 0)", "unflushed.blocks().empty())",
-        tests("StuckBlock.*")),
+        tests("*StuckBlock.*")),
     "a checkpoint relies on stuck blocks that the journal before it carries": (
         "core.cpp", "if (data.stuck_blocks() > 0) {", "if (false) {", RANDOM),
     "recovery forgets a block that it cannot write": (
         "recovery.cpp", "else if (!data.keep_stuck(offset, content.bytes()))\n      co_return status;", "", RANDOM),
     "a stuck block is replaced between the flush and the commit": (
-        "write_behind.cpp", "kept.busy = true;\n      held.push_back(&kept);", "", tests("StuckBlock.*")),
+        "write_behind.cpp", "kept.busy = true;\n      held.push_back(&kept);", "", tests("*StuckBlock.*")),
     "a stuck block hides what was written over it": (
-        "write_behind.cpp", "if (status)\n      drop(index);\n  }\n  if (!over", "}\n  if (!over", tests("StuckBlock.*")),
+        "write_behind.cpp", "if (status)\n      drop(index);\n  }\n  if (!over", "}\n  if (!over", tests("*StuckBlock.*")),
     "records are sealed that came during the flush of data": (
         "journal.cpp", "if (batches_.size() == closed_ ||", "if (batches_.empty() ||", RANDOM),
     # drop rule

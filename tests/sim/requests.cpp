@@ -295,8 +295,8 @@ Task<bool> World::write(uint64_t volume, uint64_t offset, uint64_t length, bool 
   if (!down() && oracle.knows(volume)) {
     ++requests;
     auto target = handle(volume);
-    // Half of the buffers are as the fast path wants them, congruent with their offsets.
-    ClientBuffer buffer(length, random() % 2 == 0 ? offset % kBlockSize : random() % kBlockSize);
+    const bool aligned = options.aligned || random() % 2 == 0;  // congruent with its offset
+    ClientBuffer buffer(length, aligned ? offset % kBlockSize : random() % kBlockSize);
     const uint32_t version = ++version_;
     stamp(buffer.bytes(), volume, offset, version);
     say(fmt::format("WRITE {} version {}{}", range(volume, offset, length), version, fua ? " FUA" : ""));

@@ -28,7 +28,8 @@ struct WorldOptions {
   uint64_t max_latency_us = 50;
   double slow = 0;
   bool shuffle = false;
-  bool garbage = true;  // in torn writes of metadata
+  bool garbage = true;   // in torn writes of metadata
+  bool aligned = false;  // all that is written, as the fast path wants it; else about half
 };
 
 // A page-aligned buffer, moved off alignment by `shift` bytes.
