@@ -34,6 +34,8 @@ constexpr uint64_t kMaxDefaultCloneCache =
     4 * GiB;  // what a few dozen images are booted from; more is for the operator to say
 constexpr uint64_t kMaxCachedRead =
     256 * KiB;  // larger reads are copies, backups: no reason to keep what they read
+constexpr uint64_t kClonesKeptForOne =
+    32 * MiB;  // of what one volume reads while no other one does; a larger part of a boot than of a scan
 constexpr unsigned kMaxCloneFills = 1024;       // reads for the cache of clones under way; more are not kept
 constexpr uint64_t kDefaultDirtyNodes = 8192;   // (config) 32 MiB: checksumming them at a freeze takes ~4 ms
 constexpr uint64_t kMaxRequestSize = 32 * MiB;  // one read or write; the NBD protocol's customary maximum

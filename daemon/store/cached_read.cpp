@@ -31,7 +31,8 @@ void StoreCore::CachedRead::add(const BlockRun& run, uint64_t at, Segments& segm
   const CloneCache::Found found = cache_.look(run.cluster);
   const auto absent = uint16_t(wanted & ~found.valid);
   // What is large costs the device little per byte: all of the cluster or nothing, and no waiting.
-  const auto to_read = scan_ ? (absent ? wanted : uint16_t(0)) : bridged(uint16_t(absent & ~found.filling));
+  const auto to_read =
+      reader_.scan ? (absent ? wanted : uint16_t(0)) : bridged(uint16_t(absent & ~found.filling));
   if (const auto copied = uint16_t(wanted & ~absent & ~to_read)) {
     marks::hit(Mark::cache_hit);
     cache_.copy(found, copied, run);
@@ -46,7 +47,7 @@ void StoreCore::CachedRead::add(const BlockRun& run, uint64_t at, Segments& segm
   if (!still)
     marks::hit(Mark::cache_not_filled_while_landing);
   if (const auto kept = uint16_t(to_read & absent & ~found.filling); kept && still)
-    if (CloneCache::Fill* fill = cache_.begin(run, kept, scan_)) {
+    if (CloneCache::Fill* fill = cache_.begin(run, kept, reader_)) {
       fill->next = fills_;
       fills_ = fill;
     }

@@ -16,8 +16,8 @@ namespace obraz {
 class StoreCore::CachedRead {
  public:
   // length_bytes: of the whole request.
-  CachedRead(StoreCore& core, uint64_t length_bytes)
-      : core_(core), cache_(core.clone_cache), scan_(length_bytes > limits::kMaxCachedRead) {}
+  CachedRead(StoreCore& core, VolumeId volume, uint64_t length_bytes)
+      : core_(core), cache_(core.clone_cache), reader_{volume, length_bytes > limits::kMaxCachedRead} {}
   CachedRead(const CachedRead&) = delete;
   ~CachedRead() {
     if (fills_)
@@ -42,7 +42,7 @@ class StoreCore::CachedRead {
 
   StoreCore& core_;
   CloneCache& cache_;
-  const bool scan_;
+  const CloneCache::Reader reader_;
   CloneCache::Fill* fills_ = nullptr;
   std::vector<Wait> waits_;
 };

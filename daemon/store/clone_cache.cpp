@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <utility>
 
 #include "base/check.h"
 #include "base/limits.h"
@@ -18,6 +19,7 @@ static_assert(limits::kMaxDataSize / kClusterSize <= UINT32_MAX,
               "an entry has 32 bits for a cluster's number");
 
 constexpr uint64_t kFramesPerFill = 16;
+constexpr uint64_t kBucketsPerSeen = 4;
 constexpr uint64_t kLeastFrames = 2 * kBlocksPerCluster;  // so that one cluster can enter while another stays
 
 unsigned blocks_of(uint16_t mask) {
@@ -29,7 +31,8 @@ unsigned blocks_of(uint16_t mask) {
 CloneCache::CloneCache(Executor& executor, uint64_t bytes) : executor_(executor) {
   // An entry for each frame, since a cluster may have one block here; tables of a power of two, so up to
   // twice as many buckets and ghosts.
-  constexpr uint64_t kPerFrame = kBlockSize + sizeof(Entry) + 2 * (sizeof(uint32_t) + sizeof(Ghost)) +
+  constexpr uint64_t kPerFrame = kBlockSize + sizeof(Entry) +
+                                 2 * (sizeof(uint32_t) + sizeof(Ghost) + sizeof(Seen) / kBucketsPerSeen) +
                                  (sizeof(Fill) + 2 * sizeof(Fill*)) / kFramesPerFill + 1;
   const uint64_t frames = std::min<uint64_t>(bytes / kPerFrame, UINT32_MAX - 1);
   if (frames < kLeastFrames)
@@ -37,7 +40,8 @@ CloneCache::CloneCache(Executor& executor, uint64_t bytes) : executor_(executor)
   const uint64_t buckets = std::bit_ceil(frames);
   const uint64_t entries_at = frames * kBlockSize, buckets_at = entries_at + (frames + 1) * sizeof(Entry);
   const uint64_t ghosts_at = buckets_at + buckets * sizeof(uint32_t);
-  mapped_bytes_ = round_up(ghosts_at + buckets * sizeof(Ghost), kBlockSize);
+  const uint64_t seen_at = ghosts_at + buckets * sizeof(Ghost);
+  mapped_bytes_ = round_up(seen_at + buckets / kBucketsPerSeen * sizeof(Seen), kBlockSize);
   void* memory = ::mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) {
@@ -50,7 +54,9 @@ CloneCache::CloneCache(Executor& executor, uint64_t bytes) : executor_(executor)
   entries_ = reinterpret_cast<Entry*>(memory_ + entries_at);
   buckets_ = reinterpret_cast<uint32_t*>(memory_ + buckets_at);
   ghosts_ = reinterpret_cast<Ghost*>(memory_ + ghosts_at);
+  seen_ = reinterpret_cast<Seen*>(memory_ + seen_at);
   bucket_mask_ = buckets - 1;
+  seen_mask_ = buckets / kBucketsPerSeen - 1;
   frame_count_ = frames;
   const uint64_t fills = std::min<uint64_t>(limits::kMaxCloneFills, frames / kFramesPerFill);
   fills_ = std::make_unique<Fill[]>(fills);
@@ -104,8 +110,29 @@ void CloneCache::copy(const Found& found, uint16_t mask, const BlockRun& into) {
 // --- filling
 // ---------------------------------------------------------------------------------------------------------
 
-CloneCache::Fill* CloneCache::begin(const BlockRun& run, uint16_t mask, bool scan) {
-  if (scan && !is_ghost(run.cluster))
+// Whether somebody else may want what the volume is about to read.
+bool CloneCache::is_for_others(PhysicalCluster cluster, VolumeId volume, unsigned blocks) {
+  if (volume != last_reader_) {
+    last_reader_ = volume;
+    read_alone_ = 0;
+  }
+  if (read_alone_ < blocks_for_one_) {
+    read_alone_ += blocks;
+    return true;
+  }
+  const Seen now{uint32_t(cluster.value), uint32_t(volume.value)};
+  const Seen before = std::exchange(seen_[hash(cluster) & seen_mask_], now);
+  if (before.cluster == now.cluster && before.volume != now.volume) {
+    marks::hit(Mark::cache_wanted_by_another);
+    return true;
+  }
+  marks::hit(Mark::cache_not_filled_for_one);
+  return false;
+}
+
+CloneCache::Fill* CloneCache::begin(const BlockRun& run, uint16_t mask, const Reader& reader) {
+  if (reader.scan ? !is_ghost(run.cluster)
+                  : !is_for_others(run.cluster, reader.volume, blocks_of(mask)) && !is_ghost(run.cluster))
     return nullptr;
   Fill* fill = free_fill_;
   if (!fill) {

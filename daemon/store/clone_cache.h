@@ -11,12 +11,17 @@
 // is new enters a small queue, a tenth of the whole; what was used more than once there moves to the main
 // queue, where it gets second chances; what leaves the small queue unused is remembered by its number for as
 // long as it takes to evict once what the whole cache holds, and goes to the main queue if it comes back. A
-// scan thus passes through a tenth of the cache. Thread: the store's. No I/O.
+// scan thus passes through a tenth of the cache.
+//
+// What one volume reads while no other one does would be of use to nobody but its guest, which caches it
+// itself; so of that only the beginning is kept, as much as a boot reads. Of the rest it is remembered who
+// has read it, and it is kept when another volume asks for it. Thread: the store's. No I/O.
 #pragma once
 
 #include <memory>
 
 #include "base/bytes.h"
+#include "base/limits.h"
 #include "io/sync.h"
 #include "store/types.h"
 
@@ -41,6 +46,8 @@ class CloneCache {
   CloneCache(const CloneCache&) = delete;
   ~CloneCache();
   bool on() const { return frame_count_ > 0; }
+  // So much is kept of what one volume reads while no other one does (kClonesKeptForOne).
+  void keep_for_one(uint64_t bytes) { blocks_for_one_ = bytes / kBlockSize; }
 
   // --- looking; an answer is good until the next co_await
   struct Found {
@@ -66,10 +73,14 @@ class CloneCache {
     Fill* chain_ = nullptr;
     WaitQueue waiters_;
   };
+  struct Reader {
+    VolumeId volume;
+    bool scan = false;  // the request is a copy, a backup
+  };
   // From before the read of the device. mask: blocks of the run, none valid, none being filled. nullptr: they
-  // are not to be kept, because too many fills are under way, or because the request is a scan and the
-  // cluster was not evicted lately. The run's memory is the caller's until end().
-  Fill* begin(const BlockRun& run, uint16_t mask, bool scan);
+  // are not to be kept, because too many fills are under way, or the cluster was not evicted lately and the
+  // request is a scan, or the volume reads alone. The run's memory is the caller's until end().
+  Fill* begin(const BlockRun& run, uint16_t mask, const Reader& reader);
   // good: the run holds what the device holds, verified; kept then, unless the fill was voided. Wakes who
   // waits.
   void end(Fill* fill, bool good);
@@ -118,6 +129,9 @@ class CloneCache {
   struct Ghost {
     uint32_t cluster = 0, evicted_at = 0;
   };
+  struct Seen {
+    uint32_t cluster = 0, volume = 0;  // the low half of its number
+  };
   static constexpr uint8_t kMostUses = 3;
 
   static uint64_t hash(PhysicalCluster cluster) { return cluster.value * 0x9e3779b97f4a7c15u >> 32; }
@@ -125,6 +139,7 @@ class CloneCache {
   Fill** fill_bucket(PhysicalCluster cluster) const { return &fill_buckets_[hash(cluster) & fill_mask_]; }
   uint32_t find(PhysicalCluster cluster) const;
   bool is_ghost(PhysicalCluster cluster) const;
+  bool is_for_others(PhysicalCluster cluster, VolumeId volume, unsigned blocks);
   void keep(const Fill& fill);
   void evict_one();
   void remove(uint32_t index);
@@ -142,8 +157,10 @@ class CloneCache {
   Entry* entries_ = nullptr;
   uint32_t* buckets_ = nullptr;
   Ghost* ghosts_ = nullptr;
+  Seen* seen_ = nullptr;
   std::byte* frames_ = nullptr;
   uint64_t bucket_mask_ = 0;  // of buckets and of ghosts
+  uint64_t seen_mask_ = 0;
   uint32_t free_entry_ = 0, fresh_entries_ = 0, free_frame_ = 0,
            fresh_frames_ = 0;    // fresh: never used so far
   uint32_t evicted_frames_ = 0;  // the clock of the ghosts
@@ -153,6 +170,9 @@ class CloneCache {
   uint64_t fill_mask_ = 0, fills_under_way_ = 0;
   Fill* free_fill_ = nullptr;
   uint64_t hits_ = 0, misses_ = 0;
+  uint64_t blocks_for_one_ = limits::kClonesKeptForOne / kBlockSize;
+  VolumeId last_reader_;
+  uint64_t read_alone_ = 0;  // blocks, by the last reader, since another one read
 };
 
 }  // namespace obraz

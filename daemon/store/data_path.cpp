@@ -166,7 +166,7 @@ Task<Status> StoreCore::read_piece(VolumePtr volume, uint64_t offset, Bytes into
   entry.begin(io);
   Segments segments;
   ToVerifyList to_verify;
-  CachedRead cached(*this, end - begin);
+  CachedRead cached(*this, volume->id, end - begin);
   for (uint64_t at = begin; at < end;) {
     const VirtualCluster cluster{at / kClusterSize};
     const LeafView view = state.leaf_of(*volume, cluster);

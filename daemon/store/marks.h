@@ -49,7 +49,7 @@ namespace obraz::marks {
   /* cache of clones */                                                                           \
   X(cache_hit) X(cache_waited_for_fill) X(cache_waited_in_vain) X(cache_fill_voided)              \
   X(cache_dropped) X(cache_evicted) X(cache_remembered) X(cache_fills_exhausted)                  \
-  X(cache_not_filled_while_landing)
+  X(cache_not_filled_while_landing) X(cache_not_filled_for_one) X(cache_wanted_by_another)
 // clang-format on
 
 enum class Mark : uint8_t {

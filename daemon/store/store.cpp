@@ -136,6 +136,7 @@ Task<Result<std::unique_ptr<Store>>> Store::open(Executor& executor, Device& met
                                                  StoreOptions options) {
   auto core = co_await StoreCore::load(executor, meta, data, options);
   OBRAZ_CO_TRY(core);
+  (*core)->clone_cache.keep_for_one(options.clones_kept_for_one);
   const Status status = co_await (*core)->start();
   OBRAZ_CO_TRY(status);
   co_return std::unique_ptr<Store>(new Store(std::move(*core)));

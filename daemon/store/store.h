@@ -42,6 +42,7 @@ struct StoreOptions {
   uint64_t scrub_bytes_per_s = limits::kDefaultScrubRate;                       // to verify it again
   uint64_t scrub_interval_us = limits::kDefaultScrubDays * 86'400 * 1'000'000;  // from start to start
   uint64_t clone_cache_bytes = 0;  // memory for data that several volumes show; 0: none
+  uint64_t clones_kept_for_one = limits::kClonesKeptForOne;  // bytes, of what only one volume reads
 };
 
 class StoreCore;

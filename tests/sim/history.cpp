@@ -95,6 +95,7 @@ class History {
     options.store.scrub_interval_us = pick({10'000, 1'000'000});
     // From none to one that holds all of a store.
     options.store.clone_cache_bytes = pick({0, 256, 1024, 32 * 1024}) * limits::KiB;
+    options.store.clones_kept_for_one = (seed % 4) * 64 * limits::KiB;
     if (options.meta_bytes && random_() % 2 == 0) {  // few checkpoints, so that much is replayed
       options.journal_bytes = 4 * limits::MiB;
       options.store.dirty_nodes = 1024;

@@ -39,8 +39,9 @@ constexpr unsigned kDeadlineSeconds = 300;
 // itself; the first block of each cluster written by itself, the others nowhere.
 enum class Disk { of_image, of_summed_image, own, own_first_blocks };
 
-// The cache of clones: none; there, but empty; with all that the disk shares.
-enum class Cache { off, empty, full };
+// The cache of clones: none; there, but keeping nothing that this disk reads alone; empty; with all that the
+// disk shares.
+enum class Cache { off, for_others, empty, full };
 
 struct Case {
   const char* name;
@@ -76,8 +77,12 @@ std::vector<Case> cases() {
   add("read-128k-qd8-image-checksums", Disk::of_summed_image, reads(128 * KiB, 8, false), 16, 64);
   // With the cache of clones, in which what a disk has alone has no place.
   add("read-4k-qd32-beside-cache", Disk::own, reads(4 * KiB, 32, false), 32, 64, Cache::empty);
+  add("read-4k-qd32-image-alone", Disk::of_summed_image, reads(4 * KiB, 32, false), 32, 64,
+      Cache::for_others);
   add("read-4k-qd32-image-filling", Disk::of_summed_image, reads(4 * KiB, 32, false), 32, 64, Cache::empty);
   add("read-4k-qd32-image-cached", Disk::of_summed_image, reads(4 * KiB, 32, false), 32, 64, Cache::full);
+  add("read-128k-qd8-image-alone", Disk::of_summed_image, reads(128 * KiB, 8, false), 16, 64,
+      Cache::for_others);
   add("read-128k-qd8-image-filling", Disk::of_summed_image, reads(128 * KiB, 8, false), 16, 64, Cache::empty);
   add("read-128k-qd8-image-cached", Disk::of_summed_image, reads(128 * KiB, 8, false), 16, 64, Cache::full);
   add("overwrite-4k-qd32-beside-cache", Disk::own, writes(4 * KiB, 32, 4 * KiB), 32, 64, Cache::empty);
@@ -174,6 +179,7 @@ class Bench {
     options.sum_bytes_per_s = bench->case_.disk == Disk::of_summed_image ? limits::TiB : 0;
     options.scrub_bytes_per_s = 0;
     options.clone_cache_bytes = bench->case_.cache == Cache::off ? 0 : 2 * kVolumeBytes;
+    options.clones_kept_for_one = bench->case_.cache == Cache::for_others ? 0 : kVolumeBytes;
     auto opened = co_await Store::open(bench->harness_.reactor(), *bench->meta_, *bench->data_, options);
     OBRAZ_CO_TRY(opened);
     bench->store_ = std::move(*opened);

@@ -64,6 +64,7 @@ struct OneStore {
   Task<Status> open(Harness* harness, uint64_t node_cache) {
     StoreOptions options;
     options.clone_cache_bytes = kind.clone_cache;
+    options.clones_kept_for_one = limits::TiB;
     options.sum_bytes_per_s = kind.checksums ? limits::TiB : 0;
     options.scrub_bytes_per_s = 0;
     options.node_cache_bytes = node_cache;

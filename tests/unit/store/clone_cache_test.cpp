@@ -24,7 +24,10 @@ uint16_t mask_of(unsigned first, unsigned count) {
 
 // A device that is only a number for each block: cluster, block and how often the cluster was written.
 struct CloneCacheTest : testing::Test {
-  void make(uint64_t bytes) { cache = std::make_unique<CloneCache>(loop, bytes); }
+  void make(uint64_t bytes, uint64_t bytes_for_one = limits::TiB) {
+    cache = std::make_unique<CloneCache>(loop, bytes);
+    cache->keep_for_one(bytes_for_one);
+  }
 
   BlockRun run_of(uint64_t cluster, unsigned first, unsigned count) {
     return {{cluster}, first, memory.bytes().subspan(first * kBlockSize, count * kBlockSize)};
@@ -61,7 +64,7 @@ struct CloneCacheTest : testing::Test {
     }
     if (miss) {
       fill_memory(run, miss);
-      if (CloneCache::Fill* fill = cache->begin(run, miss, scan))
+      if (CloneCache::Fill* fill = cache->begin(run, miss, {volume, scan}))
         cache->end(fill, true);
     }
     return unsigned(std::popcount(miss));
@@ -76,6 +79,7 @@ struct CloneCacheTest : testing::Test {
   std::unique_ptr<CloneCache> cache;
   AlignedBytes memory{kClusterSize};
   std::map<uint64_t, uint64_t> versions;
+  VolumeId volume{1};  // the reader
 };
 
 TEST_F(CloneCacheTest, NoMemoryIsNoCache) {
@@ -173,6 +177,43 @@ TEST_F(CloneCacheTest, WhatComesBackSoonAfterItsEvictionStays) {
   EXPECT_FALSE(has(101));
 }
 
+TEST_F(CloneCacheTest, WhatOneVolumeReadsAloneIsKeptOnlyInTheBeginning) {
+  make(4 * MiB, 256 * KiB);
+  for (uint64_t cluster = 1; cluster <= 20; ++cluster)
+    read(cluster, 0, 16);
+  EXPECT_EQ(cache->used_bytes(), 256 * KiB);
+  EXPECT_TRUE(has(4));
+  EXPECT_FALSE(has(5));
+  read(5, 0, 16);
+  EXPECT_FALSE(has(5)) << "it reads it again";
+  for (uint64_t cluster = 1; cluster <= 4; ++cluster)
+    EXPECT_EQ(read(cluster, 0, 16), 0u);
+}
+
+TEST_F(CloneCacheTest, WhatOneVolumeHasReadAloneIsKeptWhenAnotherReadsIt) {
+  make(4 * MiB, 0);
+  for (uint64_t cluster = 1; cluster <= 10; ++cluster)
+    read(cluster, 0, 8);
+  EXPECT_EQ(cache->used_bytes(), 0u);
+  volume = {2};
+  for (uint64_t cluster = 1; cluster <= 12; ++cluster)
+    read(cluster, 0, 16);
+  EXPECT_EQ(cache->used_bytes(), 10 * 64 * KiB) << "two nobody else has read";
+  volume = {3};
+  for (uint64_t cluster = 1; cluster <= 12; ++cluster)
+    read(cluster, 0, 16);
+  EXPECT_EQ(cache->used_bytes(), 12 * 64 * KiB);
+}
+
+TEST_F(CloneCacheTest, WhileSeveralVolumesReadAllIsKept) {
+  make(8 * MiB, 256 * KiB);
+  for (uint64_t i = 0; i < 100; ++i) {
+    volume = {1 + i / 4 % 3};
+    read(1 + i, 0, 16);
+  }
+  EXPECT_EQ(cache->used_bytes(), 100 * 64 * KiB);
+}
+
 TEST_F(CloneCacheTest, DroppedIsGone) {
   make(1 * MiB);
   read(5, 0, 16);
@@ -189,7 +230,7 @@ TEST_F(CloneCacheTest, AFillThatADropOvertookLeavesNothing) {
   make(1 * MiB);
   const BlockRun run = run_of(5, 0, 8);
   fill_memory(run, run.mask());
-  CloneCache::Fill* fill = cache->begin(run, run.mask(), false);
+  CloneCache::Fill* fill = cache->begin(run, run.mask(), {volume});
   ASSERT_TRUE(fill);
   EXPECT_EQ(cache->look({5}).filling, run.mask());
   write(5);
@@ -197,7 +238,7 @@ TEST_F(CloneCacheTest, AFillThatADropOvertookLeavesNothing) {
   AlignedBytes second(kClusterSize);
   const BlockRun later{{5}, 0, second.bytes().first(4 * kBlockSize)};
   fill_memory(later, later.mask());
-  CloneCache::Fill* another = cache->begin(later, later.mask(), false);
+  CloneCache::Fill* another = cache->begin(later, later.mask(), {volume});
   ASSERT_TRUE(another);
   cache->end(fill, true);
   EXPECT_FALSE(has(5));
@@ -209,7 +250,7 @@ TEST_F(CloneCacheTest, AFillThatADropOvertookLeavesNothing) {
 TEST_F(CloneCacheTest, AFillThatFailedLeavesNothing) {
   make(1 * MiB);
   const BlockRun run = run_of(5, 0, 8);
-  cache->end(cache->begin(run, run.mask(), false), false);
+  cache->end(cache->begin(run, run.mask(), {volume}), false);
   EXPECT_FALSE(has(5));
   EXPECT_EQ(cache->look({5}).filling, 0);
 }
@@ -226,7 +267,7 @@ TEST_F(CloneCacheTest, WhoWaitsGoesOnWhenTheFillEndsOrIsVoided) {
     unsigned woken = 0;
     const BlockRun run = run_of(5, 0, 8);
     fill_memory(run, run.mask());
-    CloneCache::Fill* fill = cache->begin(run, run.mask(), false);
+    CloneCache::Fill* fill = cache->begin(run, run.mask(), {volume});
     EXPECT_EQ(cache->filling({5}, mask_of(7, 1)), fill);
     EXPECT_EQ(cache->filling({5}, mask_of(8, 1)), nullptr);
     for (unsigned i = 0; i < 100; ++i)
@@ -250,7 +291,7 @@ TEST_F(CloneCacheTest, FillsAreBounded) {
   std::vector<CloneCache::Fill*> fills;
   const BlockRun run = run_of(1, 0, 1);
   for (uint64_t cluster = 1; cluster < 10'000; ++cluster) {
-    CloneCache::Fill* fill = cache->begin({{cluster}, 0, run.bytes}, 1, false);
+    CloneCache::Fill* fill = cache->begin({{cluster}, 0, run.bytes}, 1, {volume});
     if (!fill)
       break;
     fills.push_back(fill);
@@ -260,7 +301,7 @@ TEST_F(CloneCacheTest, FillsAreBounded) {
   for (CloneCache::Fill* fill : fills)
     cache->end(fill, false);
   EXPECT_TRUE([&] {
-    CloneCache::Fill* fill = cache->begin(run, 1, false);
+    CloneCache::Fill* fill = cache->begin(run, 1, {volume});
     cache->end(fill, false);
     return fill != nullptr;
   }());
@@ -291,7 +332,7 @@ TEST_F(CloneCacheTest, ItAgreesWithTheDeviceAfterAnyHistory) {
         const CloneCache::Found found = cache->look({cluster});
         const auto mask = uint16_t(run.mask() & ~(found.valid | found.filling));
         fill_memory(run, run.mask());
-        if (CloneCache::Fill* fill = mask ? cache->begin(run, mask, false) : nullptr)
+        if (CloneCache::Fill* fill = mask ? cache->begin(run, mask, {volume}) : nullptr)
           pending.push_back({fill, std::move(own)});
       } else if (!pending.empty()) {
         const size_t which = random() % pending.size();
