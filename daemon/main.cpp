@@ -357,7 +357,7 @@ int run(int argc, char** argv) {
                describe(reactor.error()));
     return 1;
   }
-  if (!has_room_for(round_up(config->buffer_memory, BufferPool::kMaxBuffer))) {
+  if (!has_room_for(round_up(config->buffer_memory, BufferPool::kMaxBuffer) + BufferPool::kArenaAlignment)) {
     log::error("cannot start: there is no memory for --buffer-memory {}", exact_size(config->buffer_memory));
     return 1;
   }

@@ -76,6 +76,10 @@ constexpr uint64_t kMaxOptionDrain =
     1 * MiB;  // a longer option than kMaxOptionLength is refused, up to this one
 constexpr uint64_t kReceiveBuffer = 16 * KiB,
                    kMaxReceiveBuffer = 128 * KiB;  // of a session; small requests share one receive
+constexpr uint64_t kHugeBufferMemory =
+    8 * MiB;  // of the buffers, in huge pages: what is nearly always in use, so requests of 128 KiB at QD32
+constexpr int kUnixSendBuffer =
+    512 * KiB;  // of a local client's socket: replies of 128 KiB leave in one send, and the next with them
 constexpr uint64_t kMaxSessionPayload =
     32 * MiB;                              // in flight or unsent; one largest request, so none is shut out
 constexpr uint64_t kMaxDrain = 64 * MiB;   // payload of a refused write that is read and thrown away

@@ -2,9 +2,33 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <bit>
+#include <cstdint>
+
+#include "base/limits.h"
 
 namespace obraz {
+namespace {
+
+// Requests take the lowest addresses there are, so the beginning is what is nearly always in use. In huge
+// pages a buffer is one piece of memory to the device instead of one for each 4 KiB. Not all of the arena:
+// it may never be used, and a huge page is cleared whole. Where the kernel has none, all is as without.
+std::byte* map_arena(size_t bytes) {
+  void* memory = ::mmap(nullptr, bytes + BufferPool::kArenaAlignment, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  OBRAZ_CHECK(memory != MAP_FAILED);
+  auto* const mapped = static_cast<std::byte*>(memory);
+  const size_t before = size_t(-reinterpret_cast<uintptr_t>(mapped)) % BufferPool::kArenaAlignment;
+  if (before > 0)
+    ::munmap(mapped, before);
+  ::munmap(mapped + before + bytes, BufferPool::kArenaAlignment - before);
+  static_cast<void>(
+      ::madvise(mapped + before, std::min<size_t>(bytes, limits::kHugeBufferMemory), MADV_HUGEPAGE));
+  return mapped + before;
+}
+
+}  // namespace
 
 Buffer::Buffer(Buffer&& other) noexcept
     : pool_(other.pool_), data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
@@ -25,11 +49,9 @@ void Buffer::reset() {
 }
 
 BufferPool::BufferPool(Executor& executor, size_t arena_bytes)
-    : executor_(executor), arena_bytes_(round_up(arena_bytes, kMaxBuffer)) {
-  void* memory = ::mmap(nullptr, arena_bytes_, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  OBRAZ_CHECK(memory != MAP_FAILED);
-  arena_ = static_cast<std::byte*>(memory);
+    : executor_(executor),
+      arena_(map_arena(round_up(arena_bytes, kMaxBuffer))),
+      arena_bytes_(round_up(arena_bytes, kMaxBuffer)) {
   const size_t blocks = arena_bytes_ / kMinBuffer;
   free_order_.assign(blocks, 0);
   position_.assign(blocks, 0);

@@ -50,6 +50,7 @@ class BufferPool {
   ~BufferPool();
 
   static constexpr size_t kMinBuffer = 4096, kMaxBuffer = 64u << 20;
+  static constexpr size_t kArenaAlignment = 2u << 20;  // a huge page; so much more is mapped for a moment
 
   // size: 1 … kMaxBuffer bytes. Waits behind earlier askers until a block is free.
   struct Awaiter {

@@ -214,6 +214,10 @@ int Server::State::accept_one(int listener) {
     const int on = 1;
     ::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     ::setsockopt(socket.get(), SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  } else {
+    // The kernel gives what net.core.wmem_max allows. TCP finds its size by itself.
+    const int size = limits::kUnixSendBuffer;
+    ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
   }
   const auto client = std::make_shared<Client>(executor);
   client->peer = peer_of(socket.get());
