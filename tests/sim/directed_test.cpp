@@ -338,6 +338,18 @@ struct StuckBlock : DirectedTest, testing::WithParamInterface<uint64_t> {
     run(world.write(disk, kAlone, 64 * KiB));  // too long to be carried: so the commit flushes
     run(world.write(disk, 0, 4 * KiB));
   }
+  // And refuses whenever it is tried again.
+  void make_for_ever() {
+    make();
+    world.data.fail(IoKind::write, 1, EIO);
+    const auto hold = world.data.hold(IoKind::write);
+    start(world.flush());
+    ASSERT_TRUE(world.loop.run_until([&] { return hold->caught(); }));
+    world.data.break_writes(hold->offset(), hold->offset() + kBlockSize);
+    hold->release();
+    world.loop.join();
+    ASSERT_EQ(world.store->stats().stuck_blocks, 1u);
+  }
   static constexpr uint64_t kAlone = 1 * MiB;
   uint64_t disk = 0;
 };
@@ -380,17 +392,23 @@ TEST_P(StuckBlock, IsPromisedByTheCommitThatFoundItSo) {
   finish();
 }
 
+// A recovery reads the journal from the place that the checkpoint names.
+TEST_P(StuckBlock, IsCarriedOnBehindACheckpoint) {
+  make_for_ever();
+  const uint64_t checkpoints = world.store->stats().checkpoints;
+  start(world.checkpoint());
+  world.loop.join();
+  EXPECT_EQ(world.store->stats().checkpoints, checkpoints + 1);
+  const Survival nothing{.keep = 0, .torn = 0};
+  world.crash(&nothing);
+  ASSERT_TRUE(world.open());
+  EXPECT_EQ(world.store->stats().stuck_blocks, 1u);
+  finish();
+}
+
 // While it stays so, everything else that the journal has carried must have landed: of that nothing says so.
 TEST_P(StuckBlock, IsAllThatTheJournalCarriesOn) {
-  make();
-  world.data.fail(IoKind::write, 1, EIO);
-  const auto hold = world.data.hold(IoKind::write);
-  start(world.flush());
-  ASSERT_TRUE(world.loop.run_until([&] { return hold->caught(); }));
-  world.data.break_writes(hold->offset(), hold->offset() + kBlockSize);
-  hold->release();
-  world.loop.join();
-  ASSERT_EQ(world.store->stats().stuck_blocks, 1u);
+  make_for_ever();
   run(world.write(disk, 128 * KiB, 4 * KiB));
   run(world.flush());
   run(world.write(disk, 128 * KiB, 4 * KiB));  // in place

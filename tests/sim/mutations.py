@@ -81,7 +81,7 @@ MUTATIONS = {
         "core.cpp", "unflushed.blocks().empty() || data.stuck_blocks() > 0)", "unflushed.blocks().empty())",
         tests("*StuckBlock.*")),
     "a checkpoint relies on stuck blocks that the journal before it carries": (
-        "core.cpp", "if (data.stuck_blocks() > 0) {", "if (false) {", RANDOM),
+        "core.cpp", "if (data.stuck_blocks() > 0) {", "if (false) {", tests("*StuckBlock.*")),
     "recovery forgets a block that it cannot write": (
         "recovery.cpp", "else if (!data.keep_stuck(offset, content.bytes()))\n      co_return status;", "", RANDOM),
     "a stuck block is replaced between the flush and the commit": (
