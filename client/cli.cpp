@@ -30,6 +30,7 @@ class CommandLine {
     add_images();
     add_disks();
     add_snapshots();
+    add_folders();
     add_others();
   }
 
@@ -70,10 +71,13 @@ class CommandLine {
             description)
         ->type_name("SIZE");
   }
-  // What every command that makes a resource takes, but for the name.
-  void describe(CLI::App* leaf) {
-    leaf->add_option("--description", arguments_.description, "at most 256 characters");
-    leaf->add_option_function<std::vector<std::string>>(
+  // What every command that makes or changes a resource takes, but for the name.
+  CLI::Option* description(CLI::App* leaf) {
+    return leaf->add_option("--description", arguments_.description, "at most 256 characters");
+  }
+  CLI::Option* labels(CLI::App* leaf) {
+    return leaf
+        ->add_option_function<std::vector<std::string>>(
             "--label",
             [this](const std::vector<std::string>& labels) {
               for (const std::string& label : labels) {
@@ -86,7 +90,61 @@ class CommandLine {
             "may repeat")
         ->type_name("KEY=VALUE")
         ->allow_extra_args(false);
+  }
+  CLI::Option* protection(CLI::App* leaf) {
+    return leaf->add_flag("--delete-protection,!--no-delete-protection", arguments_.protect,
+                          "refuse to delete it");
+  }
+  void describe(CLI::App* leaf) {
+    description(leaf);
+    labels(leaf);
+    protection(leaf);
     changes(leaf);
+  }
+  // Of the system on a disk or image.
+  using Fields = std::vector<std::pair<CLI::Option*, const char*>>;  // options, and the fields they change
+  Fields describe_system(CLI::App* leaf) {
+    return {{leaf->add_option("--os", arguments_.os, "the operating system on it")
+                 ->check(CLI::IsMember({"linux", "windows"})),
+             "os"},
+            {leaf->add_option("--product-id", arguments_.product_ids, "may repeat")->allow_extra_args(false),
+             "product_ids"},
+            {leaf->add_option("--hardware-generation", arguments_.generation, "legacy: BIOS; 2: UEFI")
+                 ->check(CLI::IsMember({"legacy", "2"})),
+             "hardware_generation"}};
+  }
+  // What an update takes. Options that were given are the fields that change.
+  void updates(CLI::App* leaf, Fields fields, Action action) {
+    fields.emplace_back(leaf->add_option("--name", arguments_.set_name, "another name"), "name");
+    fields.emplace_back(description(leaf), "description");
+    fields.emplace_back(labels(leaf)->description("all of them anew; may repeat"), "labels");
+    fields.emplace_back(leaf->add_flag("--no-labels")->description("takes all labels away"), "labels");
+    fields.emplace_back(protection(leaf), "delete_protection");
+    changes(leaf);
+    leaf->callback([this, fields, action] {
+      for (const auto& [option, field] : fields)
+        if (option->count() > 0)
+          arguments_.given.emplace_back(field);
+      if (arguments_.given.empty())
+        throw CLI::RequiredError("an option that says what changes");
+      action_ = action;
+    });
+  }
+  Fields quotas(CLI::App* leaf) {
+    const auto count = [&](const char* name, int64_t& into, const char* what) {
+      return leaf->add_option(name, into, std::string("at most so many ") + what + "; 0: no limit")
+          ->check(CLI::NonNegativeNumber);
+    };
+    return {{count("--quota-images", arguments_.quota_images, "images"), "quota.images"},
+            {count("--quota-disks", arguments_.quota_disks, "disks"), "quota.disks"},
+            {count("--quota-snapshots", arguments_.quota_snapshots, "snapshots"), "quota.snapshots"},
+            {size(leaf, "--quota-bytes", arguments_.quota_bytes,
+                  "sizes of all of them together at most; 0: no limit"),
+             "quota.bytes"}};
+  }
+  void from_folder(CLI::App* leaf) {
+    leaf->add_option("--from-folder", arguments_.source_folder,
+                     "the folder of what it is made from (default: the same)");
   }
   void changes(CLI::App* leaf) {
     leaf->add_option("--idempotency-key", arguments_.idempotency_key,
@@ -102,8 +160,7 @@ class CommandLine {
   }
   void describe_image(CLI::App* leaf) {
     leaf->add_option("--family", arguments_.family, "the family whose newest image this becomes");
-    leaf->add_option("--os", arguments_.os, "the operating system on it")
-        ->check(CLI::IsMember({"linux", "windows"}));
+    describe_system(leaf);
     size(leaf, "--min-disk-size", arguments_.min_disk_size, "the smallest disk to be made from it");
     may_be_async(leaf);
   }
@@ -126,6 +183,7 @@ class CommandLine {
     source->add_option("--from-snapshot", arguments_.from_snapshot, "a snapshot");
     source->add_option("--from-image", arguments_.from_image, "an image");
     source->require_option(1);
+    from_folder(create);
     leaf(images, "list", "list the images of the folder", &Commands::image_list);
     target(leaf(images, "get", "show one image", &Commands::image_get), "IMAGE", "its name or id");
     leaf(images, "latest", "show the newest image of a family", &Commands::image_latest)
@@ -135,6 +193,26 @@ class CommandLine {
         leaf(images, "delete", "delete an image; disks made from it stay", &Commands::image_delete);
     target(remove, "IMAGE", "its name or id");
     changes(remove);
+    CLI::App* update = leaf(images, "update", "change what an image says of itself", &Commands::image_update);
+    target(update, "IMAGE", "its name or id");
+    Fields fields = describe_system(update);
+    fields.emplace_back(update->add_option("--family", arguments_.family, "another family; empty: none"),
+                        "family");
+    fields.emplace_back(
+        size(update, "--min-disk-size", arguments_.min_disk_size, "the smallest disk to be made from it"),
+        "min_disk_size");
+    updates(update, fields, &Commands::image_update);
+    CLI::App* deprecate = leaf(images, "deprecate", "have its family pass it over; it still makes disks",
+                               &Commands::image_deprecate);
+    CLI::App* obsolete =
+        leaf(images, "obsolete", "have it make no new disks any more", &Commands::image_obsolete);
+    CLI::App* restore = leaf(images, "restore", "take deprecate or obsolete back", &Commands::image_restore);
+    for (CLI::App* mark : {deprecate, obsolete, restore}) {
+      target(mark, "IMAGE", "its name or id");
+      changes(mark);
+    }
+    for (CLI::App* mark : {deprecate, obsolete})
+      mark->add_option("--replacement", arguments_.replacement, "the image to use instead");
     CLI::App* out = leaf(images, "export", "write an image into a new file", &Commands::image_export);
     target(out, "IMAGE", "its name or id");
     out->add_option("FILE", arguments_.other, "the file to make; it must not exist")->required();
@@ -156,6 +234,8 @@ class CommandLine {
     source->add_option("--family", arguments_.family, "the newest image of a family");
     source->add_option("--snapshot", arguments_.snapshot, "a snapshot");
     source->require_option(0, 1);
+    from_folder(create);
+    describe_system(create);
     create->callback([this, source, bytes] {
       if (source->count_all() == 0 && bytes->count() == 0)
         throw CLI::RequiredError("one of --image, --family, --snapshot and --size");
@@ -164,6 +244,9 @@ class CommandLine {
     may_be_async(create);
     leaf(disks, "list", "list the disks of the folder", &Commands::disk_list);
     target(leaf(disks, "get", "show one disk", &Commands::disk_get), "DISK", "its name or id");
+    CLI::App* update = leaf(disks, "update", "change what a disk says of itself", &Commands::disk_update);
+    target(update, "DISK", "its name or id");
+    updates(update, describe_system(update), &Commands::disk_update);
     CLI::App* resize = leaf(disks, "resize", "make a disk larger; it may be in use", &Commands::disk_resize);
     target(resize, "DISK", "its name or id");
     size(resize, "--size", arguments_.size, "rounded up to 4M")->required();
@@ -203,8 +286,29 @@ class CommandLine {
     leaf(snapshots, "list", "list the snapshots of the folder", &Commands::snapshot_list);
     target(leaf(snapshots, "get", "show one snapshot", &Commands::snapshot_get), "SNAPSHOT",
            "its name or id");
+    CLI::App* update =
+        leaf(snapshots, "update", "change what a snapshot says of itself", &Commands::snapshot_update);
+    target(update, "SNAPSHOT", "its name or id");
+    updates(update, {}, &Commands::snapshot_update);
     CLI::App* remove = leaf(snapshots, "delete", "delete a snapshot", &Commands::snapshot_delete);
     target(remove, "SNAPSHOT", "its name or id");
+    changes(remove);
+  }
+
+  void add_folders() {
+    CLI::App* folders = group("folder", "folders: what resources live in");
+    CLI::App* create = leaf(folders, "create", "make a folder", &Commands::folder_create);
+    target(create, "NAME", "1-63 characters: a-z, 0-9, - and _");
+    describe(create);
+    quotas(create);
+    leaf(folders, "list", "list the folders", &Commands::folder_list);
+    target(leaf(folders, "get", "show one folder", &Commands::folder_get), "FOLDER", "its name or id");
+    CLI::App* update = leaf(folders, "update", "change what a folder says of itself, and its quotas",
+                            &Commands::folder_update);
+    target(update, "FOLDER", "its name or id");
+    updates(update, quotas(update), &Commands::folder_update);
+    CLI::App* remove = leaf(folders, "delete", "delete a folder; it must be empty", &Commands::folder_delete);
+    target(remove, "FOLDER", "its name or id");
     changes(remove);
   }
 

@@ -29,6 +29,7 @@ std::string title(const char* kind, const Resource& resource) {
 const auto kImages = [](auto& response) { return response.mutable_images(); };
 const auto kDisks = [](auto& response) { return response.mutable_disks(); };
 const auto kSnapshots = [](auto& response) { return response.mutable_snapshots(); };
+const auto kFolders = [](auto& response) { return response.mutable_folders(); };
 const auto kOperations = [](auto& response) { return response.mutable_operations(); };
 
 const char* kind_of(const v1::Image&) {
@@ -39,6 +40,9 @@ const char* kind_of(const v1::Disk&) {
 }
 const char* kind_of(const v1::Snapshot&) {
   return "snapshot";
+}
+const char* kind_of(const v1::Folder&) {
+  return "folder";
 }
 
 bool is_uri(const std::string& source) {
@@ -89,6 +93,33 @@ template <typename Request>
 void Commands::describe_new(Request& request) const {
   request.set_description(arguments_.description);
   request.mutable_labels()->insert(arguments_.labels.begin(), arguments_.labels.end());
+}
+
+template <typename Request>
+void Commands::describe_system(Request& request) const {
+  if (!arguments_.os.empty())
+    request.mutable_os()->set_type(arguments_.os == "windows" ? v1::Os::WINDOWS : v1::Os::LINUX);
+  request.mutable_product_ids()->Add(arguments_.product_ids.begin(), arguments_.product_ids.end());
+  if (!arguments_.generation.empty())
+    request.set_hardware_generation(arguments_.generation == "legacy" ? v1::LEGACY : v1::GENERATION_2);
+}
+
+template <typename Request>
+void Commands::describe_update(Request& request) const {
+  for (const std::string& field : arguments_.given)
+    request.mutable_update_mask()->add_paths(field);
+  request.set_name(arguments_.set_name);
+  request.set_delete_protection(arguments_.protect);
+  describe_new(request);
+}
+
+v1::Quota Commands::quota() const {
+  v1::Quota quota;
+  quota.set_images(arguments_.quota_images);
+  quota.set_disks(arguments_.quota_disks);
+  quota.set_snapshots(arguments_.quota_snapshots);
+  quota.set_bytes(arguments_.quota_bytes);
+  return quota;
 }
 
 template <typename Resource, typename Request>
@@ -216,8 +247,8 @@ int Commands::image_import() {
   request.set_name(arguments_.name);
   request.set_family(arguments_.family);
   request.set_min_disk_size(arguments_.min_disk_size);
-  if (!arguments_.os.empty())
-    request.mutable_os()->set_type(arguments_.os == "windows" ? v1::Os::WINDOWS : v1::Os::LINUX);
+  describe_system(request);
+  request.set_delete_protection(arguments_.protect);
   request.set_source(is_uri(arguments_.target) ? arguments_.target : absolute(arguments_.target));
   request.set_format(arguments_.format);
   return change<v1::Image>("ImageService.Import", std::move(request), "imported", kImages);
@@ -229,8 +260,9 @@ int Commands::image_create() {
   request.set_name(arguments_.name);
   request.set_family(arguments_.family);
   request.set_min_disk_size(arguments_.min_disk_size);
-  if (!arguments_.os.empty())
-    request.mutable_os()->set_type(arguments_.os == "windows" ? v1::Os::WINDOWS : v1::Os::LINUX);
+  describe_system(request);
+  request.set_delete_protection(arguments_.protect);
+  request.set_source_folder_id(arguments_.source_folder);
   if (!arguments_.from_disk.empty())
     request.set_disk_id(arguments_.from_disk);
   else if (!arguments_.from_snapshot.empty())
@@ -271,6 +303,34 @@ int Commands::image_export() {
   return act("ImageService.Export", std::move(request), "exported");
 }
 
+int Commands::image_update() {
+  auto request = new_request<v1::UpdateImageRequest>();
+  request.set_image_id(arguments_.target);
+  describe_update(request);
+  describe_system(request);
+  request.set_family(arguments_.family);
+  request.set_min_disk_size(arguments_.min_disk_size);
+  return change<v1::Image>("ImageService.Update", std::move(request), "updated", kImages);
+}
+
+int Commands::mark_image(v1::Deprecation::State state, const char* done) {
+  auto request = new_request<v1::UpdateImageRequest>();
+  request.set_image_id(arguments_.target);
+  request.mutable_update_mask()->add_paths("deprecation");
+  request.mutable_deprecation()->set_state(state);
+  request.mutable_deprecation()->set_replacement_id(arguments_.replacement);
+  return change<v1::Image>("ImageService.Update", std::move(request), done, kImages);
+}
+int Commands::image_deprecate() {
+  return mark_image(v1::Deprecation::DEPRECATED, "deprecated");
+}
+int Commands::image_obsolete() {
+  return mark_image(v1::Deprecation::OBSOLETE, "made obsolete");
+}
+int Commands::image_restore() {
+  return mark_image(v1::Deprecation::ACTIVE, "active again");
+}
+
 // --- disks
 // ----------------------------------------------------------------------------------------------------------
 int Commands::disk_create() {
@@ -278,6 +338,9 @@ int Commands::disk_create() {
   describe_new(request);
   request.set_name(arguments_.name);
   request.set_size(arguments_.size);
+  describe_system(request);
+  request.set_delete_protection(arguments_.protect);
+  request.set_source_folder_id(arguments_.source_folder);
   if (!arguments_.image.empty())
     request.set_image_id(arguments_.image);
   else if (!arguments_.family.empty())
@@ -296,6 +359,14 @@ int Commands::disk_get() {
   auto request = new_request<v1::GetDiskRequest>();
   request.set_disk_id(arguments_.target);
   return get<v1::Disk>("DiskService.Get", request);
+}
+
+int Commands::disk_update() {
+  auto request = new_request<v1::UpdateDiskRequest>();
+  request.set_disk_id(arguments_.target);
+  describe_update(request);
+  describe_system(request);
+  return change<v1::Disk>("DiskService.Update", std::move(request), "updated", kDisks);
 }
 
 int Commands::disk_resize() {
@@ -364,6 +435,7 @@ int Commands::disk_attach_args() {
 int Commands::snapshot_create() {
   auto request = new_request<v1::CreateSnapshotsRequest>();
   describe_new(request);
+  request.set_delete_protection(arguments_.protect);
   for (size_t i = 0; i < arguments_.disks.size(); ++i) {
     v1::SnapshotOfDisk& snapshot = *request.add_snapshots();
     snapshot.set_disk_id(arguments_.disks[i]);
@@ -387,6 +459,74 @@ int Commands::snapshot_delete() {
   auto request = new_request<v1::DeleteSnapshotRequest>();
   request.set_snapshot_id(arguments_.target);
   return act("SnapshotService.Delete", std::move(request), "deleted");
+}
+
+int Commands::snapshot_update() {
+  auto request = new_request<v1::UpdateSnapshotRequest>();
+  request.set_snapshot_id(arguments_.target);
+  describe_update(request);
+  return change<v1::Snapshot>("SnapshotService.Update", std::move(request), "updated", kSnapshots);
+}
+
+// --- folders
+// ----------------------------------------------------------------------------------------------------------
+int Commands::folder_create() {
+  v1::CreateFolderRequest request;
+  describe_new(request);
+  request.set_name(arguments_.target);
+  request.set_delete_protection(arguments_.protect);
+  *request.mutable_quota() = quota();
+  return change<v1::Folder>("FolderService.Create", std::move(request), "created", kFolders);
+}
+
+int Commands::folder_list() {
+  return list<v1::ListFoldersRequest, v1::ListFoldersResponse>("FolderService.List", v1::ListFoldersRequest(),
+                                                               kFolders);
+}
+
+int Commands::folder_get() {
+  v1::GetFolderRequest request;
+  request.set_folder_id(arguments_.target);
+  return get<v1::Folder>("FolderService.Get", request);
+}
+
+// A quota is replaced as a whole, so what was not given is kept from what there is.
+int Commands::folder_update() {
+  v1::UpdateFolderRequest request;
+  request.set_folder_id(arguments_.target);
+  describe_update(request);
+  const auto gave = [this](const char* field) {
+    return std::ranges::find(arguments_.given, field) != arguments_.given.end();
+  };
+  request.mutable_update_mask()->clear_paths();
+  for (const char* field : {"name", "description", "labels", "delete_protection"})
+    if (gave(field))
+      request.mutable_update_mask()->add_paths(field);
+  if (gave("quota.images") || gave("quota.disks") || gave("quota.snapshots") || gave("quota.bytes")) {
+    v1::GetFolderRequest asked;
+    asked.set_folder_id(arguments_.target);
+    v1::Folder folder;
+    if (const auto called = call("FolderService.Get", asked, folder); !called)
+      return refused(called.error());
+    v1::Quota next = folder.quota();
+    if (gave("quota.images"))
+      next.set_images(arguments_.quota_images);
+    if (gave("quota.disks"))
+      next.set_disks(arguments_.quota_disks);
+    if (gave("quota.snapshots"))
+      next.set_snapshots(arguments_.quota_snapshots);
+    if (gave("quota.bytes"))
+      next.set_bytes(arguments_.quota_bytes);
+    *request.mutable_quota() = next;
+    request.mutable_update_mask()->add_paths("quota");
+  }
+  return change<v1::Folder>("FolderService.Update", std::move(request), "updated", kFolders);
+}
+
+int Commands::folder_delete() {
+  v1::DeleteFolderRequest request;
+  request.set_folder_id(arguments_.target);
+  return act("FolderService.Delete", std::move(request), "deleted");
 }
 
 // --- everything else

@@ -12,6 +12,7 @@
 #include "client/attach.h"
 #include "client/connection.h"
 #include "obraz/v1/disk_service.pb.h"
+#include "obraz/v1/folder_service.pb.h"
 #include "obraz/v1/image_service.pb.h"
 #include "obraz/v1/snapshot_service.pb.h"
 
@@ -25,6 +26,12 @@ struct Arguments {
   std::string name, description, family, os, format;
   std::vector<std::string> names, disks;  // snapshot create
   std::map<std::string, std::string> labels;
+  std::vector<std::string> product_ids;
+  std::string generation, source_folder, replacement;
+  std::string set_name;            // update --name: its presence counts
+  std::vector<std::string> given;  // fields that update was given options for
+  bool protect = false;            // --delete-protection
+  int64_t quota_images = 0, quota_disks = 0, quota_snapshots = 0, quota_bytes = 0;
   std::string image, snapshot, from_disk, from_snapshot, from_image, consumer, idempotency_key;
   int64_t size = 0, min_disk_size = 0;  // bytes; 0: not given
   bool async = false;
@@ -41,9 +48,14 @@ class Commands {
   int image_latest();
   int image_delete();
   int image_export();
+  int image_update();
+  int image_deprecate();
+  int image_obsolete();
+  int image_restore();
   int disk_create();
   int disk_list();
   int disk_get();
+  int disk_update();
   int disk_resize();
   int disk_revert();
   int disk_delete();
@@ -53,6 +65,12 @@ class Commands {
   int snapshot_list();
   int snapshot_get();
   int snapshot_delete();
+  int snapshot_update();
+  int folder_create();
+  int folder_list();
+  int folder_get();
+  int folder_update();
+  int folder_delete();
   int diff();
   int operation_list();
   int operation_get();
@@ -70,6 +88,14 @@ class Commands {
   Request new_request() const;  // with the folder
   template <typename Request>
   void describe_new(Request& request) const;
+  // Of the system on a disk or image.
+  template <typename Request>
+  void describe_system(Request& request) const;
+  // The mask, and what all updates have.
+  template <typename Request>
+  void describe_update(Request& request) const;
+  v1::Quota quota() const;
+  int mark_image(v1::Deprecation::State state, const char* done);
   template <typename Resource, typename Request>
   int get(const std::string& method, const Request& request);
   template <typename Request, typename Response, typename Members>

@@ -59,13 +59,43 @@ std::string source_text(const v1::ImageSource& source) {
 
 template <typename Resource>
 std::vector<Row> common(const Resource& resource) {
+  std::string folder;
+  if constexpr (requires { resource.folder_id(); })
+    folder = resource.folder_id();
   return {{"id", resource.id()},
           {"name", resource.name()},
-          {"folder", resource.folder_id()},
+          {"folder", folder},
           {"description", resource.description()},
           {"labels", labels_text(resource.labels())},
           {"status", v1::ResourceStatus_Name(resource.status())},
-          {"created", short_time(resource.created_at()) + " UTC by " + resource.created_by()}};
+          {"protected", resource.delete_protection() ? "from deletion" : ""},
+          {"created", resource.created_by().empty()
+                          ? ""
+                          : short_time(resource.created_at()) + " UTC by " + resource.created_by()}};
+}
+
+// What disks, snapshots and images have of the system on them.
+template <typename Resource>
+std::vector<Row> system_rows(const Resource& resource) {
+  std::string products;
+  for (const std::string& id : resource.product_ids())
+    products += (products.empty() ? "" : ", ") + id;
+  return {{"os", v1::Os::Type_Name(resource.os().type())},
+          {"products", products},
+          {"generation", resource.hardware_generation() == v1::HARDWARE_GENERATION_UNSPECIFIED
+                             ? ""
+                             : v1::HardwareGeneration_Name(resource.hardware_generation())}};
+}
+
+std::string deprecation_text(const v1::Deprecation& deprecation) {
+  if (deprecation.state() == v1::Deprecation::ACTIVE)
+    return "";
+  return v1::Deprecation::State_Name(deprecation.state()) +
+         (deprecation.replacement_id().empty() ? "" : ", replaced by " + deprecation.replacement_id());
+}
+
+std::string quota_text(int64_t used, int64_t most) {
+  return most == 0 ? fmt::to_string(used) : fmt::format("{} of {}", used, most);
 }
 
 std::string with(std::vector<Row> rows, std::vector<Row> more) {
@@ -164,12 +194,14 @@ Row row(const v1::Operation& operation) {
 }
 
 std::string details(const v1::Image& image) {
-  return with(common(image), {{"family", image.family()},
-                              {"size", size_and_bytes(image.size())},
-                              {"stored", size_and_bytes(image.storage_size())},
-                              {"smallest disk", size_and_bytes(image.min_disk_size())},
-                              {"os", v1::Os::Type_Name(image.os().type())},
-                              {"source", source_text(image.source())}});
+  std::vector<Row> more = {{"family", image.family()},
+                           {"deprecation", deprecation_text(image.deprecation())},
+                           {"size", size_and_bytes(image.size())},
+                           {"stored", size_and_bytes(image.storage_size())},
+                           {"smallest disk", size_and_bytes(image.min_disk_size())},
+                           {"source", source_text(image.source())}};
+  std::ranges::copy(system_rows(image), std::back_inserter(more));
+  return with(common(image), std::move(more));
 }
 
 std::string details(const v1::Disk& disk) {
@@ -178,8 +210,8 @@ std::string details(const v1::Disk& disk) {
     source = "image " + disk.source_image_id();
   else if (disk.source_case() == v1::Disk::kSourceSnapshotId)
     source = "snapshot " + disk.source_snapshot_id();
-  std::vector<Row> more = {
-      {"size", size_and_bytes(disk.size())}, {"os", v1::Os::Type_Name(disk.os().type())}, {"source", source}};
+  std::vector<Row> more = {{"size", size_and_bytes(disk.size())}, {"source", source}};
+  std::ranges::copy(system_rows(disk), std::back_inserter(more));
   for (const auto& attachment : disk.attachments())
     more.push_back(
         {"attached by", fmt::format("{} since {} UTC{}", attachment.client(), short_time(attachment.since()),
@@ -188,10 +220,29 @@ std::string details(const v1::Disk& disk) {
 }
 
 std::string details(const v1::Snapshot& snapshot) {
-  return with(common(snapshot), {{"disk", snapshot.source_disk_id()},
-                                 {"size", size_and_bytes(snapshot.disk_size())},
-                                 {"held alone", size_and_bytes(snapshot.storage_size())},
-                                 {"os", v1::Os::Type_Name(snapshot.os().type())}});
+  std::vector<Row> more = {{"disk", snapshot.source_disk_id()},
+                           {"size", size_and_bytes(snapshot.disk_size())},
+                           {"held alone", size_and_bytes(snapshot.storage_size())}};
+  std::ranges::copy(system_rows(snapshot), std::back_inserter(more));
+  return with(common(snapshot), std::move(more));
+}
+
+Row heading(const v1::Folder&) {
+  return {"NAME", "ID", "IMAGES", "DISKS", "SNAPSHOTS", "BYTES"};
+}
+Row row(const v1::Folder& folder) {
+  const v1::Quota &used = folder.used(), &quota = folder.quota();
+  return {folder.name(),
+          folder.id(),
+          quota_text(used.images(), quota.images()),
+          quota_text(used.disks(), quota.disks()),
+          quota_text(used.snapshots(), quota.snapshots()),
+          size_text(used.bytes()) + (quota.bytes() == 0 ? "" : " of " + size_text(quota.bytes()))};
+}
+std::string details(const v1::Folder& folder) {
+  const Row shown = row(folder);
+  return with(common(folder),
+              {{"images", shown[2]}, {"disks", shown[3]}, {"snapshots", shown[4]}, {"bytes", shown[5]}});
 }
 
 std::string details(const v1::Operation& operation) {

@@ -10,6 +10,7 @@
 
 #include "obraz/v1/disk.pb.h"
 #include "obraz/v1/error.pb.h"
+#include "obraz/v1/folder.pb.h"
 #include "obraz/v1/image.pb.h"
 #include "obraz/v1/operation.pb.h"
 #include "obraz/v1/snapshot.pb.h"
@@ -32,14 +33,17 @@ std::string state_of(const v1::Operation& operation);             // "running", 
 Row heading(const v1::Image&);
 Row heading(const v1::Disk&);
 Row heading(const v1::Snapshot&);
+Row heading(const v1::Folder&);
 Row heading(const v1::Operation&);
 Row row(const v1::Image& image);
 Row row(const v1::Disk& disk);
 Row row(const v1::Snapshot& snapshot);
+Row row(const v1::Folder& folder);
 Row row(const v1::Operation& operation);
 std::string details(const v1::Image& image);
 std::string details(const v1::Disk& disk);
 std::string details(const v1::Snapshot& snapshot);
+std::string details(const v1::Folder& folder);
 std::string details(const v1::Operation& operation);
 std::string details(const v1::DaemonStatus& status);
 

@@ -48,7 +48,10 @@ boost::asio::awaitable<Answer<void>> Catalog::load() {
       continue;
     }
     auto entry = std::make_shared<Entry>();
-    entry->kind = record.has_disk() ? Kind::disk : record.has_snapshot() ? Kind::snapshot : Kind::image;
+    entry->kind = record.has_disk()       ? Kind::disk
+                  : record.has_snapshot() ? Kind::snapshot
+                  : record.has_image()    ? Kind::image
+                                          : Kind::folder;
     entry->record = std::move(record);
     clock_.advance_past(entry->created_at());
     const auto volume = damaged.find(entry->volume().value);
@@ -62,6 +65,10 @@ boost::asio::awaitable<Answer<void>> Catalog::load() {
       log::error("catalog: {} is there twice; {} is left alone", entry->title(), key);
       continue;
     }
+    if (entry->kind == Kind::folder) {
+      index_.insert(std::move(entry));
+      continue;
+    }
     entry->set_status(volume != damaged.end() && !volume->second ? v1::READY : v1::ERROR);
     if (volume == damaged.end()) {
       log::error("catalog: the volume of {} is missing", entry->title());
@@ -70,6 +77,9 @@ boost::asio::awaitable<Answer<void>> Catalog::load() {
     entry->measured = entry->kind == Kind::image && entry->record.image().storage_size() > 0;
     index_.insert(std::move(entry));
   }
+
+  if (!index_.find_id(kDefaultFolder))
+    insert_default_folder();
 
   const Refusal interrupted{ErrorCode::unavailable, "", "interrupted by a restart of the daemon"};
   const auto remove = [](const Entry& entry, Transaction& transaction) {
@@ -118,13 +128,15 @@ boost::asio::awaitable<Answer<OperationRef>> Catalog::run(Answer<Plan> planned) 
   Plan plan = std::move(*planned);
   // Also when there is nothing to take: every call crosses as often, so that their changes reach the store in
   // the order in which they were decided, and a source is still there when its clone is made.
-  Result<std::vector<VolumeId>> ids = co_await store_.new_volume_ids(plan.created.size());
+  const size_t volumes = plan.volumes ? plan.created.size() : 0;
+  Result<std::vector<VolumeId>> ids = co_await store_.new_volume_ids(volumes);
   Status status;
   if (ids) {
     Transaction transaction;
-    for (size_t i = 0; i < plan.created.size(); ++i)
+    for (size_t i = 0; i < volumes; ++i)
       plan.created[i]->record.set_volume_id((*ids)[i].value);
-    plan.volumes(plan.created, transaction);
+    if (plan.volumes)
+      plan.volumes(plan.created, transaction);
     for (const EntryRef& entry : plan.created)
       transaction.push_back(put(*entry, entry->record, v1::READY));
     for (const Plan::Changed& change : plan.changed)
@@ -157,12 +169,17 @@ void Catalog::settle(const Plan& plan, bool done) {
     }
   }
   for (const Plan::Changed& change : plan.changed) {
-    change.entry->busy = false;
+    Entry& entry = *change.entry;
+    entry.busy = false;
+    if (!change.new_name.empty())
+      index_.release(entry.kind, entry.folder(), change.new_name);
+    if (change.more_bytes != 0)
+      index_.reserve_bytes(entry.folder(), -change.more_bytes);
     if (!done)
       continue;
-    const v1::ResourceStatus status = change.entry->status();
-    change.entry->record = change.after;
-    change.entry->set_status(status);
+    const v1::ResourceStatus status = entry.status();
+    index_.change(change.entry, change.after);
+    entry.set_status(status);
   }
   for (const EntryRef& entry : plan.removed) {
     if (done)
@@ -205,6 +222,31 @@ boost::asio::awaitable<Answer<OperationRef>> Catalog::delete_snapshot(Caller cal
   return run(plan_delete(caller, Kind::snapshot, request.folder_id(), request.snapshot_id(), "snapshot_id"));
 }
 
+boost::asio::awaitable<Answer<OperationRef>> Catalog::update_image(Caller caller,
+                                                                   v1::UpdateImageRequest request) {
+  return run(plan_update_image(caller, request));
+}
+boost::asio::awaitable<Answer<OperationRef>> Catalog::update_disk(Caller caller,
+                                                                  v1::UpdateDiskRequest request) {
+  return run(plan_update_disk(caller, request));
+}
+boost::asio::awaitable<Answer<OperationRef>> Catalog::update_snapshot(Caller caller,
+                                                                      v1::UpdateSnapshotRequest request) {
+  return run(plan_update_snapshot(caller, request));
+}
+boost::asio::awaitable<Answer<OperationRef>> Catalog::create_folder(Caller caller,
+                                                                    v1::CreateFolderRequest request) {
+  return run(plan_create_folder(caller, request));
+}
+boost::asio::awaitable<Answer<OperationRef>> Catalog::update_folder(Caller caller,
+                                                                    v1::UpdateFolderRequest request) {
+  return run(plan_update_folder(caller, request));
+}
+boost::asio::awaitable<Answer<OperationRef>> Catalog::delete_folder(Caller caller,
+                                                                    v1::DeleteFolderRequest request) {
+  return run(plan_delete_folder(caller, request));
+}
+
 // --- import and export
 // --------------------------------------------------------------------------------------------
 boost::asio::awaitable<Answer<void>> Catalog::start_import(ImportTicket& ticket, uint64_t size_bytes,
@@ -223,11 +265,15 @@ boost::asio::awaitable<Answer<void>> Catalog::start_import(ImportTicket& ticket,
   Result<std::vector<VolumeId>> ids = co_await store_.new_volume_ids(1);
   if (!ids)
     co_return std::unexpected(refusal_of(ids.error(), "making a volume"));
-  v1::Image& image = *ticket.image->record.mutable_image();
+  if (const auto quota = check_quota(ticket.image->folder(), Kind::image, 0, size); !quota)
+    co_return std::unexpected(quota.error());
+  v1::ResourceRecord record = ticket.image->record;
+  v1::Image& image = *record.mutable_image();
   image.set_size(int64_t(size));
   image.set_min_disk_size(int64_t(*min_disk_size));
   image.mutable_source()->set_format(std::move(format));
-  ticket.image->record.set_volume_id((*ids)[0].value);
+  record.set_volume_id((*ids)[0].value);
+  index_.change(ticket.image, std::move(record));
   Transaction transaction;
   transaction.push_back(CreateVolume{(*ids)[0], size});
   transaction.push_back(put(*ticket.image, ticket.image->record, v1::CREATING));
@@ -257,7 +303,7 @@ boost::asio::awaitable<Answer<void>> Catalog::finish_import(ImportTicket& ticket
   Status status = co_await commit(ticket.operation, std::move(transaction));
   if (!status)
     co_return std::unexpected(refusal_of(status.error(), "making the image"));
-  ticket.image->record = std::move(record);
+  index_.change(ticket.image, std::move(record));
   ticket.image->set_status(v1::READY);
   ticket.image->measured = usage.has_value();
   operations_.finish(ticket.operation, nullptr);
@@ -305,7 +351,7 @@ Answer<ExportInfo> Catalog::find_export(std::string_view name) const {
 
 std::vector<ExportInfo> Catalog::list_exports(size_t limit) const {
   std::vector<ExportInfo> exports;
-  for (const Kind kind : kKinds) {
+  for (const Kind kind : kVolumeKinds) {
     std::string token;
     do {
       const auto page = index_.list(kind, kDefaultFolder, limits::kMaxPageSize, token);

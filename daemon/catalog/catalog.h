@@ -21,6 +21,7 @@
 #include "catalog/operations.h"
 #include "catalog/store_access.h"
 #include "obraz/v1/disk_service.pb.h"
+#include "obraz/v1/folder_service.pb.h"
 #include "obraz/v1/image_service.pb.h"
 #include "obraz/v1/operation_service.pb.h"
 #include "obraz/v1/snapshot_service.pb.h"
@@ -75,6 +76,8 @@ class Catalog {
   Answer<v1::ListImagesResponse> list_images(const v1::ListImagesRequest& request);
   Answer<v1::ListDisksResponse> list_disks(const v1::ListDisksRequest& request) const;
   Answer<v1::ListSnapshotsResponse> list_snapshots(const v1::ListSnapshotsRequest& request);
+  Answer<v1::Folder> get_folder(const v1::GetFolderRequest& request) const;
+  Answer<v1::ListFoldersResponse> list_folders(const v1::ListFoldersRequest& request) const;
   awaitable<Answer<v1::DiffResponse>> diff(v1::DiffRequest request);
   size_t count(Kind kind) const { return index_.count(kind); }
   // KIND/NAME, or KIND/ID where there is no name; empty: no resource has the volume.
@@ -97,6 +100,12 @@ class Catalog {
   awaitable<Answer<OperationRef>> delete_disk(Caller caller, v1::DeleteDiskRequest request);
   awaitable<Answer<OperationRef>> create_snapshots(Caller caller, v1::CreateSnapshotsRequest request);
   awaitable<Answer<OperationRef>> delete_snapshot(Caller caller, v1::DeleteSnapshotRequest request);
+  awaitable<Answer<OperationRef>> update_image(Caller caller, v1::UpdateImageRequest request);
+  awaitable<Answer<OperationRef>> update_disk(Caller caller, v1::UpdateDiskRequest request);
+  awaitable<Answer<OperationRef>> update_snapshot(Caller caller, v1::UpdateSnapshotRequest request);
+  awaitable<Answer<OperationRef>> create_folder(Caller caller, v1::CreateFolderRequest request);
+  awaitable<Answer<OperationRef>> update_folder(Caller caller, v1::UpdateFolderRequest request);
+  awaitable<Answer<OperationRef>> delete_folder(Caller caller, v1::DeleteFolderRequest request);
 
   // --- import and export, whose bytes somebody else moves
   // ----------------------------------------------------------- Takes the name; the image is CREATING from
@@ -133,6 +142,8 @@ class Catalog {
     struct Changed {
       EntryRef entry;
       v1::ResourceRecord after;
+      std::string new_name;    // reserved; empty: it keeps its name
+      int64_t more_bytes = 0;  // reserved in its folder
     };
     std::vector<Changed> changed;
     std::function<void(const std::vector<EntryRef>& created, Transaction&)> volumes;
@@ -146,11 +157,25 @@ class Catalog {
   Answer<Plan> plan_resize_disk(const Caller& caller, const v1::ResizeDiskRequest& request);
   Answer<Plan> plan_revert_disk(const Caller& caller, const v1::RevertDiskRequest& request);
   Answer<Plan> plan_create_snapshots(const Caller& caller, const v1::CreateSnapshotsRequest& request);
+  Answer<Plan> plan_create_folder(const Caller& caller, const v1::CreateFolderRequest& request);
+  Answer<Plan> plan_update_folder(const Caller& caller, const v1::UpdateFolderRequest& request);
+  Answer<Plan> plan_delete_folder(const Caller& caller, const v1::DeleteFolderRequest& request);
+  Answer<Plan> plan_update_disk(const Caller& caller, const v1::UpdateDiskRequest& request);
+  Answer<Plan> plan_update_snapshot(const Caller& caller, const v1::UpdateSnapshotRequest& request);
+  Answer<Plan> plan_update_image(const Caller& caller, const v1::UpdateImageRequest& request);
+  // The end of each update, when the mask and what it says have been found right.
+  Answer<Plan> plan_update(const Caller& caller, const EntryRef& entry, v1::ResourceRecord after);
   Answer<Plan> plan_delete(const Caller& caller, Kind kind, const std::string& folder, const std::string& id,
                            std::string_view field);
 
   // Steps of deciding (catalog_rules.cpp).
-  Answer<std::string> folder_of(const std::string& folder_id) const;
+  std::string in_folder(const std::string& folder) const;
+  Answer<EntryRef> find_folder(const std::string& id_or_name, std::string_view field) const;
+  // Its id.
+  Answer<std::string> folder_of(const std::string& folder_id, std::string_view field = "folder_id") const;
+  Answer<std::string> folder_for_new(const std::string& folder_id) const;
+  Answer<std::string> source_folder(const std::string& folder, const std::string& source_folder_id) const;
+  Answer<void> check_not_obsolete(const Entry& image) const;
   Answer<EntryRef> find(Kind kind, const std::string& folder, const std::string& id_or_name,
                         std::string_view field) const;
   Answer<EntryRef> find_source(Kind kind, const std::string& folder, const std::string& id_or_name,
@@ -159,15 +184,20 @@ class Catalog {
                           std::string_view field) const;
   Answer<void> check_idle(const Entry& entry, std::string_view field) const;
   Answer<void> check_unused(const Entry& entry, std::string_view verb, std::string_view field) const;
+  Answer<void> check_unprotected(const Entry& entry, std::string_view field) const;
   Answer<void> check_room(size_t more) const;
+  // What the folder allows: so many more of the kind, and so many bytes.
+  Answer<void> check_quota(const std::string& folder, Kind kind, size_t more, uint64_t bytes) const;
 
   template <typename Resource>
   EntryRef new_entry(Kind kind, const Caller& caller, Resource resource);
   void reserve_change(Plan& plan, const EntryRef& entry, v1::ResourceRecord after);
+  void insert_default_folder();
 
   template <typename Response, typename Request, typename Append>
   Answer<Response> list(Kind kind, const Request& request, Append append) const;
   v1::Disk disk_view(const Entry& entry) const;
+  v1::Folder folder_view(const Entry& entry) const;
   // Counts the space of a snapshot or image; in the background, one at a time, or now.
   void measure_later(const EntryRef& entry);
   awaitable<void> measure_all();

@@ -20,6 +20,12 @@ template <typename Request>
 Answer<void> check_common(const Request& request) {
   if (const auto legal = rules::check_description(request.description()); !legal)
     return legal;
+  if constexpr (requires { request.product_ids(); }) {
+    if (const auto legal = rules::check_product_ids(request.product_ids()); !legal)
+      return legal;
+    if (const auto legal = rules::check_hardware_generation(request.hardware_generation()); !legal)
+      return legal;
+  }
   return rules::check_labels(
       std::map<std::string, std::string>(request.labels().begin(), request.labels().end()));
 }
@@ -30,25 +36,58 @@ v1::Os linux_os() {
   return os;
 }
 
-// As asked for, else as inherited.
-Answer<v1::Os> choose_os(bool asked, const v1::Os& os, const v1::Os& inherited) {
-  if (!asked || os.type() == v1::Os::TYPE_UNSPECIFIED)
-    return inherited;
-  if (!v1::Os::Type_IsValid(os.type()))
-    return refuse(ErrorCode::invalid_argument, "os", "os.type must be LINUX or WINDOWS");
-  return os;
+// What a disk, snapshot or image hands on to what is made of it.
+struct System {
+  v1::Os os = linux_os();
+  google::protobuf::RepeatedPtrField<std::string> product_ids;
+  v1::HardwareGeneration hardware_generation = v1::LEGACY;
+
+  template <typename Resource>
+  void put_into(Resource& resource) const {
+    *resource.mutable_os() = os;
+    *resource.mutable_product_ids() = product_ids;
+    resource.set_hardware_generation(hardware_generation);
+  }
+};
+
+template <typename Resource>
+System system_from(const Resource& resource) {
+  System system;
+  if (resource.has_os())
+    system.os = resource.os();
+  system.product_ids = resource.product_ids();
+  if (resource.hardware_generation() != v1::HARDWARE_GENERATION_UNSPECIFIED)
+    system.hardware_generation = resource.hardware_generation();
+  return system;
 }
 
-const v1::Os& os_of(const Entry& entry) {
+System system_of(const Entry& entry) {
   switch (entry.kind) {
     case Kind::disk:
-      return entry.record.disk().os();
+      return system_from(entry.record.disk());
     case Kind::snapshot:
-      return entry.record.snapshot().os();
+      return system_from(entry.record.snapshot());
     case Kind::image:
-      return entry.record.image().os();
+      return system_from(entry.record.image());
+    case Kind::folder:
+      break;
   }
-  OBRAZ_CHECK(!"a kind");
+  OBRAZ_CHECK(!"a kind with a volume");
+}
+
+// As asked for, else as inherited.
+template <typename Request>
+Answer<System> choose_system(const Request& request, System inherited) {
+  if (request.has_os() && request.os().type() != v1::Os::TYPE_UNSPECIFIED) {
+    if (!v1::Os::Type_IsValid(request.os().type()))
+      return refuse(ErrorCode::invalid_argument, "os", "os.type must be LINUX or WINDOWS");
+    inherited.os = request.os();
+  }
+  if (!request.product_ids().empty())
+    inherited.product_ids = request.product_ids();
+  if (request.hardware_generation() != v1::HARDWARE_GENERATION_UNSPECIFIED)
+    inherited.hardware_generation = request.hardware_generation();
+  return inherited;
 }
 
 v1::ImageSource::Kind source_kind(Kind kind) {
@@ -59,8 +98,10 @@ v1::ImageSource::Kind source_kind(Kind kind) {
       return v1::ImageSource::SNAPSHOT;
     case Kind::image:
       return v1::ImageSource::IMAGE;
+    case Kind::folder:
+      break;
   }
-  OBRAZ_CHECK(!"a kind");
+  OBRAZ_CHECK(!"a kind with a volume");
 }
 
 }  // namespace
@@ -80,21 +121,28 @@ EntryRef Catalog::new_entry(Kind kind, const Caller& caller, Resource resource) 
     *entry->record.mutable_disk() = std::move(resource);
   else if constexpr (std::is_same_v<Resource, v1::Image>)
     *entry->record.mutable_image() = std::move(resource);
+  else if constexpr (std::is_same_v<Resource, v1::Folder>)
+    *entry->record.mutable_folder() = std::move(resource);
   else
     *entry->record.mutable_snapshot() = std::move(resource);
   index_.insert(entry);
   return entry;
 }
 
+template EntryRef Catalog::new_entry(Kind kind, const Caller& caller, v1::Folder resource);
+
 void Catalog::reserve_change(Plan& plan, const EntryRef& entry, v1::ResourceRecord after) {
   entry->busy = true;
-  plan.changed.push_back({entry, std::move(after)});
+  plan.changed.push_back({entry, std::move(after), {}, 0});
 }
 
 Answer<Catalog::Plan> Catalog::plan_create_disk(const Caller& caller, const v1::CreateDiskRequest& request) {
-  const auto folder = folder_of(request.folder_id());
+  const auto folder = folder_for_new(request.folder_id());
   if (!folder)
     return std::unexpected(folder.error());
+  const auto from = source_folder(*folder, request.source_folder_id());
+  if (!from)
+    return std::unexpected(from.error());
   if (const auto legal = rules::check_name(request.name()); !legal)
     return std::unexpected(legal.error());
   if (const auto legal = check_common(request); !legal)
@@ -103,28 +151,30 @@ Answer<Catalog::Plan> Catalog::plan_create_disk(const Caller& caller, const v1::
   v1::Disk disk;
   EntryRef source;
   uint64_t least = 0;  // bytes
-  *disk.mutable_os() = linux_os();
   switch (request.source_case()) {
     case v1::CreateDiskRequest::kImageId:
     case v1::CreateDiskRequest::kFamily: {
       Answer<EntryRef> image = nullptr;
       if (request.source_case() == v1::CreateDiskRequest::kImageId) {
-        image = find_source(Kind::image, *folder, request.image_id(), "image_id");
+        image = find_source(Kind::image, *from, request.image_id(), "image_id");
       } else if (const auto legal = rules::check_family(request.family()); !legal) {
         return std::unexpected(legal.error());
-      } else if (image = index_.latest_of_family(*folder, request.family()); !*image) {
+      } else if (image = index_.latest_of_family(*from, request.family()); !*image) {
         return refuse(ErrorCode::not_found, "family",
-                      fmt::format("there is no image of the family {}", request.family()));
+                      fmt::format("there is no image of the family {}{} that is not deprecated",
+                                  request.family(), in_folder(*from)));
       }
       if (!image)
         return std::unexpected(image.error());
       source = *image;
+      if (const auto allowed = check_not_obsolete(*source); !allowed)
+        return std::unexpected(allowed.error());
       least = std::max(source->size_bytes(), uint64_t(source->record.image().min_disk_size()));
       disk.set_source_image_id(source->id());
       break;
     }
     case v1::CreateDiskRequest::kSnapshotId: {
-      const auto snapshot = find_source(Kind::snapshot, *folder, request.snapshot_id(), "snapshot_id");
+      const auto snapshot = find_source(Kind::snapshot, *from, request.snapshot_id(), "snapshot_id");
       if (!snapshot)
         return std::unexpected(snapshot.error());
       source = *snapshot;
@@ -135,8 +185,10 @@ Answer<Catalog::Plan> Catalog::plan_create_disk(const Caller& caller, const v1::
     case v1::CreateDiskRequest::SOURCE_NOT_SET:
       break;
   }
-  if (source)
-    *disk.mutable_os() = os_of(*source);
+  const auto system = choose_system(request, source ? system_of(*source) : System());
+  if (!system)
+    return std::unexpected(system.error());
+  system->put_into(disk);
   uint64_t size = least;
   if (!source || request.size() != 0) {
     const auto asked = rules::disk_size(request.size());
@@ -152,11 +204,14 @@ Answer<Catalog::Plan> Catalog::plan_create_disk(const Caller& caller, const v1::
     return std::unexpected(free.error());
   if (const auto room = check_room(1); !room)
     return std::unexpected(room.error());
+  if (const auto quota = check_quota(*folder, Kind::disk, 1, size); !quota)
+    return std::unexpected(quota.error());
 
   disk.set_folder_id(*folder);
   disk.set_name(request.name());
   disk.set_description(request.description());
   *disk.mutable_labels() = request.labels();
+  disk.set_delete_protection(request.delete_protection());
   disk.set_size(int64_t(size));
   disk.set_block_size(int64_t(kBlockSize));
   Plan plan;
@@ -174,9 +229,12 @@ Answer<Catalog::Plan> Catalog::plan_create_disk(const Caller& caller, const v1::
 
 Answer<Catalog::Plan> Catalog::plan_create_image(const Caller& caller,
                                                  const v1::CreateImageRequest& request) {
-  const auto folder = folder_of(request.folder_id());
+  const auto folder = folder_for_new(request.folder_id());
   if (!folder)
     return std::unexpected(folder.error());
+  const auto from = source_folder(*folder, request.source_folder_id());
+  if (!from)
+    return std::unexpected(from.error());
   if (const auto legal = rules::check_name(request.name()); !legal)
     return std::unexpected(legal.error());
   if (const auto legal = rules::check_family(request.family()); !legal)
@@ -186,13 +244,13 @@ Answer<Catalog::Plan> Catalog::plan_create_image(const Caller& caller,
   Answer<EntryRef> source = nullptr;
   switch (request.source_case()) {
     case v1::CreateImageRequest::kDiskId:
-      source = find_source(Kind::disk, *folder, request.disk_id(), "disk_id");
+      source = find_source(Kind::disk, *from, request.disk_id(), "disk_id");
       break;
     case v1::CreateImageRequest::kSnapshotId:
-      source = find_source(Kind::snapshot, *folder, request.snapshot_id(), "snapshot_id");
+      source = find_source(Kind::snapshot, *from, request.snapshot_id(), "snapshot_id");
       break;
     case v1::CreateImageRequest::kImageId:
-      source = find_source(Kind::image, *folder, request.image_id(), "image_id");
+      source = find_source(Kind::image, *from, request.image_id(), "image_id");
       break;
     case v1::CreateImageRequest::SOURCE_NOT_SET:
       return refuse(ErrorCode::invalid_argument, "source",
@@ -209,13 +267,15 @@ Answer<Catalog::Plan> Catalog::plan_create_image(const Caller& caller,
                                  : rules::min_disk_size(request.min_disk_size(), size);
   if (!min_disk_size)
     return std::unexpected(min_disk_size.error());
-  const auto os = choose_os(request.has_os(), request.os(), os_of(**source));
-  if (!os)
-    return std::unexpected(os.error());
+  const auto system = choose_system(request, system_of(**source));
+  if (!system)
+    return std::unexpected(system.error());
   if (const auto free = check_free(Kind::image, *folder, request.name(), "name"); !free)
     return std::unexpected(free.error());
   if (const auto room = check_room(1); !room)
     return std::unexpected(room.error());
+  if (const auto quota = check_quota(*folder, Kind::image, 1, size); !quota)
+    return std::unexpected(quota.error());
 
   v1::Image image;
   image.set_folder_id(*folder);
@@ -225,7 +285,8 @@ Answer<Catalog::Plan> Catalog::plan_create_image(const Caller& caller,
   image.set_family(request.family());
   image.set_size(int64_t(size));
   image.set_min_disk_size(int64_t(*min_disk_size));
-  *image.mutable_os() = *os;
+  system->put_into(image);
+  image.set_delete_protection(request.delete_protection());
   image.mutable_source()->set_kind(source_kind((*source)->kind));
   image.mutable_source()->set_id((*source)->id());
   Plan plan;
@@ -242,7 +303,7 @@ Answer<Catalog::Plan> Catalog::plan_create_image(const Caller& caller,
 
 Answer<Catalog::Plan> Catalog::plan_create_snapshots(const Caller& caller,
                                                      const v1::CreateSnapshotsRequest& request) {
-  const auto folder = folder_of(request.folder_id());
+  const auto folder = folder_for_new(request.folder_id());
   if (!folder)
     return std::unexpected(folder.error());
   if (const auto legal = check_common(request); !legal)
@@ -253,7 +314,7 @@ Answer<Catalog::Plan> Catalog::plan_create_snapshots(const Caller& caller,
   std::vector<v1::Snapshot> snapshots;
   std::vector<VolumeId> sources;
   std::set<std::string> names;
-  uint64_t bytes = 0;
+  uint64_t bytes = 0, volume_bytes = 0;
   for (const auto& asked : request.snapshots()) {
     if (const auto legal = rules::check_name(asked.name()); !legal)
       return std::unexpected(legal.error());
@@ -272,7 +333,9 @@ Answer<Catalog::Plan> Catalog::plan_create_snapshots(const Caller& caller,
     *snapshot.mutable_labels() = request.labels();
     snapshot.set_disk_size(int64_t((*disk)->size_bytes()));
     snapshot.set_source_disk_id((*disk)->id());
-    *snapshot.mutable_os() = os_of(**disk);
+    system_of(**disk).put_into(snapshot);
+    snapshot.set_delete_protection(request.delete_protection());
+    volume_bytes += (*disk)->size_bytes();
     bytes += snapshot.ByteSizeLong();
     sources.push_back((*disk)->volume());
   }
@@ -282,6 +345,8 @@ Answer<Catalog::Plan> Catalog::plan_create_snapshots(const Caller& caller,
         "so many snapshots with so many labels are too much for one instant; use fewer labels or snapshots");
   if (const auto room = check_room(snapshots.size()); !room)
     return std::unexpected(room.error());
+  if (const auto quota = check_quota(*folder, Kind::snapshot, snapshots.size(), volume_bytes); !quota)
+    return std::unexpected(quota.error());
 
   Plan plan;
   std::vector<std::string> ids;
@@ -315,6 +380,9 @@ Answer<Catalog::Plan> Catalog::plan_resize_disk(const Caller& caller, const v1::
     return refuse(ErrorCode::invalid_argument, "size",
                   fmt::format("{} has {} and cannot become smaller; a disk only grows", (*disk)->title(),
                               exact_size((*disk)->size_bytes())));
+  const uint64_t more = *size - (*disk)->size_bytes();
+  if (const auto quota = check_quota((*disk)->folder(), Kind::disk, 0, more); !quota)
+    return std::unexpected(quota.error());
   Plan plan;
   plan.operation = operations_.begin(
       caller, fmt::format("Resize {} to {}", (*disk)->title(), exact_size(*size)), {(*disk)->id()});
@@ -324,6 +392,8 @@ Answer<Catalog::Plan> Catalog::plan_resize_disk(const Caller& caller, const v1::
     transaction.push_back(ResizeVolume{volume, size});
   };
   reserve_change(plan, *disk, std::move(after));
+  plan.changed.back().more_bytes = int64_t(more);
+  index_.reserve_bytes((*disk)->folder(), int64_t(more));
   return plan;
 }
 
@@ -369,6 +439,8 @@ Answer<Catalog::Plan> Catalog::plan_delete(const Caller& caller, Kind kind, cons
     return std::unexpected(idle.error());
   if (const auto unused = check_unused(**entry, "deleted", field); !unused)
     return std::unexpected(unused.error());
+  if (const auto allowed = check_unprotected(**entry, field); !allowed)
+    return std::unexpected(allowed.error());
   Plan plan;
   plan.operation = operations_.begin(caller, "Delete " + (*entry)->title(), {(*entry)->id()});
   (*entry)->busy = (*entry)->deleting = true;
@@ -381,7 +453,7 @@ Answer<Catalog::Plan> Catalog::plan_delete(const Caller& caller, Kind kind, cons
 }
 
 Answer<ImportTicket> Catalog::begin_import(const Caller& caller, const v1::ImportImageRequest& request) {
-  const auto folder = folder_of(request.folder_id());
+  const auto folder = folder_for_new(request.folder_id());
   if (!folder)
     return std::unexpected(folder.error());
   if (const auto legal = rules::check_name(request.name()); !legal)
@@ -397,13 +469,15 @@ Answer<ImportTicket> Catalog::begin_import(const Caller& caller, const v1::Impor
   // Against the source's size once that is known.
   if (const auto legal = rules::min_disk_size(request.min_disk_size(), 0); !legal)
     return std::unexpected(legal.error());
-  const auto os = choose_os(request.has_os(), request.os(), linux_os());
-  if (!os)
-    return std::unexpected(os.error());
+  const auto system = choose_system(request, System());
+  if (!system)
+    return std::unexpected(system.error());
   if (const auto free = check_free(Kind::image, *folder, request.name(), "name"); !free)
     return std::unexpected(free.error());
   if (const auto room = check_room(2); !room)
     return std::unexpected(room.error());
+  if (const auto quota = check_quota(*folder, Kind::image, 1, 0); !quota)
+    return std::unexpected(quota.error());
 
   v1::Image image;
   image.set_folder_id(*folder);
@@ -411,7 +485,8 @@ Answer<ImportTicket> Catalog::begin_import(const Caller& caller, const v1::Impor
   image.set_description(request.description());
   *image.mutable_labels() = request.labels();
   image.set_family(request.family());
-  *image.mutable_os() = *os;
+  system->put_into(image);
+  image.set_delete_protection(request.delete_protection());
   image.mutable_source()->set_kind(rules::is_nbd_uri(request.source()) ? v1::ImageSource::NBD
                                                                        : v1::ImageSource::FILE);
   image.mutable_source()->set_location(request.source());

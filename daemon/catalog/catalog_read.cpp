@@ -37,9 +37,41 @@ v1::Disk Catalog::disk_view(const Entry& entry) const {
   return disk;
 }
 
+v1::Folder Catalog::folder_view(const Entry& entry) const {
+  v1::Folder folder = with_status(entry.record.folder(), entry);
+  const Index::Contents contents = index_.contents(entry.id());
+  v1::Quota& used = *folder.mutable_used();
+  used.set_images(int64_t(contents.counts[size_t(Kind::image)]));
+  used.set_disks(int64_t(contents.counts[size_t(Kind::disk)]));
+  used.set_snapshots(int64_t(contents.counts[size_t(Kind::snapshot)]));
+  used.set_bytes(contents.bytes);
+  return folder;
+}
+
+Answer<v1::Folder> Catalog::get_folder(const v1::GetFolderRequest& request) const {
+  const auto entry = find_folder(request.folder_id(), "folder_id");
+  if (!entry)
+    return std::unexpected(entry.error());
+  return folder_view(**entry);
+}
+
+Answer<v1::ListFoldersResponse> Catalog::list_folders(const v1::ListFoldersRequest& request) const {
+  const auto page_size = rules::page_size(request.page_size());
+  if (!page_size)
+    return std::unexpected(page_size.error());
+  auto page = index_.list(Kind::folder, "", *page_size, request.page_token());
+  if (!page)
+    return std::unexpected(page.error());
+  v1::ListFoldersResponse response;
+  for (const EntryRef& entry : page->entries)
+    *response.add_folders() = folder_view(*entry);
+  response.set_next_page_token(std::move(page->next_page_token));
+  return response;
+}
+
 std::string Catalog::name_of(VolumeId volume) const {
   for (const EntryRef& entry : index_.all())
-    if (entry->volume() == volume)
+    if (entry->kind != Kind::folder && entry->volume() == volume)
       return fmt::format("{}/{}", word_for(entry->kind), entry->name().empty() ? entry->id() : entry->name());
   return {};
 }
@@ -67,8 +99,9 @@ boost::asio::awaitable<Answer<v1::Image>> Catalog::get_latest(v1::GetImageLatest
     co_return std::unexpected(legal.error());
   const EntryRef image = index_.latest_of_family(*folder, request.family());
   if (!image)
-    co_return refuse(ErrorCode::not_found, "family",
-                     fmt::format("there is no image of the family {}", request.family()));
+    co_return refuse(
+        ErrorCode::not_found, "family",
+        fmt::format("there is no image of the family {}{}", request.family(), in_folder(*folder)));
   if (!image->measured)
     co_await measure(image);
   co_return image_view(*image);
@@ -195,6 +228,9 @@ v1::Operation Catalog::view(const OperationState& operation) const {
         break;
       case Kind::image:
         *response.add_images() = image_view(*entry);
+        break;
+      case Kind::folder:
+        *response.add_folders() = folder_view(*entry);
         break;
     }
   }

@@ -2,26 +2,55 @@
 #include <fmt/core.h>
 
 #include "base/limits.h"
+#include "base/size.h"
 #include "catalog/catalog.h"
 #include "catalog/rules.h"
 
 namespace obraz {
-namespace {
 
 // How a folder appears in a sentence: not at all when it is the default one.
-std::string in_folder(std::string_view folder) {
-  return folder == kDefaultFolder ? "" : fmt::format(" in folder {}", folder);
+std::string Catalog::in_folder(const std::string& folder) const {
+  const EntryRef entry = folder == kDefaultFolder || folder.empty() ? nullptr : index_.find_id(folder);
+  return entry ? fmt::format(" in {}", entry->title()) : "";
 }
 
-}  // namespace
+Answer<EntryRef> Catalog::find_folder(const std::string& id_or_name, std::string_view field) const {
+  return find(Kind::folder, "", id_or_name.empty() ? std::string(kDefaultFolder) : id_or_name, field);
+}
 
-Answer<std::string> Catalog::folder_of(const std::string& folder_id) const {
-  if (folder_id.empty() || folder_id == kDefaultFolder)
-    return std::string(kDefaultFolder);
-  if (const auto legal = rules::check_name(folder_id, "folder_id"); !legal && !is_id(folder_id))
-    return std::unexpected(legal.error());
-  return refuse(ErrorCode::not_found, "folder_id",
-                fmt::format("there is no folder {}", folder_id.substr(0, limits::kMaxNameLength)));
+Answer<std::string> Catalog::folder_of(const std::string& folder_id, std::string_view field) const {
+  const auto folder = find_folder(folder_id, field);
+  if (!folder)
+    return std::unexpected(folder.error());
+  return (*folder)->id();
+}
+
+Answer<std::string> Catalog::source_folder(const std::string& folder,
+                                           const std::string& source_folder_id) const {
+  if (source_folder_id.empty())
+    return folder;
+  return folder_of(source_folder_id, "source_folder_id");
+}
+
+Answer<void> Catalog::check_not_obsolete(const Entry& image) const {
+  const v1::Deprecation& deprecation = image.record.image().deprecation();
+  if (deprecation.state() != v1::Deprecation::OBSOLETE)
+    return {};
+  const EntryRef instead = index_.find_id(deprecation.replacement_id());
+  return refuse(ErrorCode::failed_precondition, "image_id",
+                fmt::format("{} is obsolete and makes no new disks{}", image.title(),
+                            instead ? fmt::format("; use {}", instead->title()) : ""));
+}
+
+// The folder that new resources go into; it must stay until they are there.
+Answer<std::string> Catalog::folder_for_new(const std::string& folder_id) const {
+  const auto folder = find_folder(folder_id, "folder_id");
+  if (!folder)
+    return std::unexpected(folder.error());
+  if ((*folder)->deleting)
+    return refuse(ErrorCode::failed_precondition, "folder_id",
+                  fmt::format("{} is being deleted", (*folder)->title()));
+  return (*folder)->id();
 }
 
 Answer<EntryRef> Catalog::find(Kind kind, const std::string& folder, const std::string& id_or_name,
@@ -53,7 +82,7 @@ Answer<EntryRef> Catalog::find_source(Kind kind, const std::string& folder, cons
 
 Answer<void> Catalog::check_free(Kind kind, const std::string& folder, const std::string& name,
                                  std::string_view field) const {
-  if (!index_.find_name(kind, folder, name))
+  if (name.empty() || !index_.is_taken(kind, folder, name))
     return {};
   return refuse(ErrorCode::already_exists, std::string(field),
                 fmt::format("there is already a {} {}{}", word_for(kind), name, in_folder(folder)));
@@ -88,6 +117,36 @@ Answer<void> Catalog::check_unused(const Entry& entry, std::string_view verb, st
     return refuse(ErrorCode::failed_precondition, std::string(field),
                   fmt::format("{} is being exported; wait, or cancel that operation, before it is {}",
                               entry.title(), verb));
+  return {};
+}
+
+Answer<void> Catalog::check_unprotected(const Entry& entry, std::string_view field) const {
+  if (!entry.is_protected())
+    return {};
+  return refuse(
+      ErrorCode::failed_precondition, std::string(field),
+      fmt::format("{} is protected from deletion; take its delete_protection away first", entry.title()));
+}
+
+Answer<void> Catalog::check_quota(const std::string& folder, Kind kind, size_t more, uint64_t bytes) const {
+  const EntryRef entry = index_.find_id(folder);
+  OBRAZ_CHECK(entry);
+  const v1::Quota& quota = entry->record.folder().quota();
+  const Index::Contents used = index_.contents(folder);
+  const int64_t most = kind == Kind::disk       ? quota.disks()
+                       : kind == Kind::snapshot ? quota.snapshots()
+                                                : quota.images();
+  if (more > 0 && most > 0 && used.counts[size_t(kind)] + more > uint64_t(most))
+    return refuse(ErrorCode::resource_exhausted, "folder_id",
+                  fmt::format("{} has {} of its {} {}s; delete some, or have its quota raised",
+                              entry->title(), used.counts[size_t(kind)], most, word_for(kind)));
+  if (bytes > 0 && quota.bytes() > 0 && uint64_t(used.bytes) + bytes > uint64_t(quota.bytes()))
+    return refuse(
+        ErrorCode::resource_exhausted, "folder_id",
+        fmt::format("{} has {} of its {}, and {} more are needed; delete something, or have its quota "
+                    "raised",
+                    entry->title(), format_size(uint64_t(used.bytes)), format_size(uint64_t(quota.bytes())),
+                    format_size(bytes)));
   return {};
 }
 

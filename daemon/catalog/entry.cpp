@@ -10,6 +10,8 @@ uint64_t Entry::size_bytes() const {
       return uint64_t(record.snapshot().disk_size());
     case Kind::image:
       return uint64_t(record.image().size());
+    case Kind::folder:
+      return 0;
   }
   OBRAZ_CHECK(!"a kind");
 }

@@ -1,4 +1,4 @@
-// Entry: one disk, snapshot or image as the catalog holds it in memory, and what is going on with it.
+// Entry: one disk, snapshot, image or folder as the catalog holds it in memory, and what is going on with it.
 //
 // Invariants: `record` is what the store has, but for its status and counted space, which are of now, and its
 // volume, 0 when it is missing; `busy` is set from the moment a change of the entry itself is decided until
@@ -26,7 +26,7 @@ struct Attachment {
   bool read_only = false;
 };
 
-// Calls `visit` with the Image, Disk or Snapshot in the record (const or not).
+// Calls `visit` with the Image, Disk, Snapshot or Folder in the record (const or not).
 template <typename Record, typename Visitor>
 auto visit_resource(Record& record, Visitor&& visit) {
   if constexpr (std::is_const_v<Record>) {
@@ -37,6 +37,8 @@ auto visit_resource(Record& record, Visitor&& visit) {
         return visit(record.disk());
       case v1::ResourceRecord::kSnapshot:
         return visit(record.snapshot());
+      case v1::ResourceRecord::kFolder:
+        return visit(record.folder());
       default:
         break;
     }
@@ -48,11 +50,13 @@ auto visit_resource(Record& record, Visitor&& visit) {
         return visit(*record.mutable_disk());
       case v1::ResourceRecord::kSnapshot:
         return visit(*record.mutable_snapshot());
+      case v1::ResourceRecord::kFolder:
+        return visit(*record.mutable_folder());
       default:
         break;
     }
   }
-  OBRAZ_CHECK(!"a record of the index has a volume");
+  OBRAZ_CHECK(!"a record of the index is a resource");
 }
 
 struct Entry {
@@ -74,8 +78,17 @@ struct Entry {
   std::string name() const {
     return visit([](const auto& r) { return r.name(); });
   }
+  // Id of the folder it is in; empty for a folder.
   std::string folder() const {
-    return visit([](const auto& r) { return r.folder_id(); });
+    return visit([](const auto& r) -> std::string {
+      if constexpr (requires { r.folder_id(); })
+        return r.folder_id();
+      else
+        return {};
+    });
+  }
+  bool is_protected() const {
+    return visit([](const auto& r) { return r.delete_protection(); });
   }
   google::protobuf::Timestamp created_at() const {
     return visit([](const auto& r) { return r.created_at(); });
@@ -87,7 +100,7 @@ struct Entry {
     visit_resource(record, [&](auto& r) { r.set_status(status); });
   }
   VolumeId volume() const { return VolumeId{record.volume_id()}; }
-  uint64_t size_bytes() const;
+  uint64_t size_bytes() const;  // of its volume
   // "disk vm1", or "disk 1x0…" when it has no name.
   std::string title() const;
   // disk/NAME, disk/FOLDER/NAME, or the id when it has no name.

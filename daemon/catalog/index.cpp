@@ -4,15 +4,25 @@
 
 namespace obraz {
 
+namespace {
+
+std::pair<int64_t, std::string> age_of(const Entry& entry) {
+  return {to_nanoseconds(entry.created_at()), entry.id()};
+}
+
+}  // namespace
+
 void Index::insert(EntryRef entry) {
   OBRAZ_CHECK(entry->name().empty() || !find_name(entry->kind, entry->folder(), entry->name()));
   const bool is_new = by_id_.emplace(entry->id(), entry).second;
   OBRAZ_CHECK(is_new);
   by_name_.emplace(name_key(*entry), entry);
   if (entry->kind == Kind::image && !entry->record.image().family().empty())
-    by_family_[{entry->folder(), entry->record.image().family()}].emplace(to_nanoseconds(entry->created_at()),
-                                                                          entry);
+    by_family_[{entry->folder(), entry->record.image().family()}].emplace(age_of(*entry), entry);
   ++counts_[size_t(entry->kind)];
+  Contents& contents = contents_[entry->folder()];
+  ++contents.counts[size_t(entry->kind)];
+  contents.bytes += int64_t(entry->size_bytes());
 }
 
 void Index::erase(const Entry& entry) {
@@ -24,11 +34,40 @@ void Index::erase(const Entry& entry) {
   if (entry.kind == Kind::image && !entry.record.image().family().empty()) {
     const auto family = by_family_.find({entry.folder(), entry.record.image().family()});
     OBRAZ_CHECK(family != by_family_.end());
-    family->second.erase(to_nanoseconds(entry.created_at()));
+    family->second.erase(age_of(entry));
     if (family->second.empty())
       by_family_.erase(family);
   }
   --counts_[size_t(entry.kind)];
+  Contents& contents = contents_[entry.folder()];
+  --contents.counts[size_t(entry.kind)];
+  contents.bytes -= int64_t(entry.size_bytes());
+  if (entry.kind == Kind::folder && this->contents(id).empty())
+    contents_.erase(id);
+}
+
+void Index::change(const EntryRef& entry, v1::ResourceRecord record) {
+  erase(*entry);
+  entry->record = std::move(record);
+  insert(entry);
+}
+
+void Index::reserve(Kind kind, const std::string& folder, const std::string& name) {
+  const bool is_new = reserved_.emplace(kind, folder, name).second;
+  OBRAZ_CHECK(is_new);
+}
+
+void Index::release(Kind kind, const std::string& folder, const std::string& name) {
+  reserved_.erase({kind, folder, name});
+}
+
+bool Index::is_taken(Kind kind, const std::string& folder, const std::string& name) const {
+  return find_name(kind, folder, name) || reserved_.contains({kind, folder, name});
+}
+
+Index::Contents Index::contents(const std::string& folder) const {
+  const auto found = contents_.find(folder);
+  return found == contents_.end() ? Contents() : found->second;
 }
 
 EntryRef Index::find_id(std::string_view id) const {
@@ -54,12 +93,14 @@ EntryRef Index::find(Kind kind, std::string_view folder, std::string_view id_or_
 }
 
 EntryRef Index::find_export(std::string_view export_name) const {
-  if (is_id(export_name))
-    return find_id(export_name);
+  if (is_id(export_name)) {
+    const EntryRef entry = find_id(export_name);
+    return entry && entry->kind != Kind::folder ? entry : nullptr;
+  }
   const size_t slash = export_name.find('/');
   if (slash == std::string_view::npos)
     return nullptr;
-  const auto kind = kind_from_word(export_name.substr(0, slash));
+  const auto kind = volume_kind_from_word(export_name.substr(0, slash));
   if (!kind)
     return nullptr;
   std::string_view folder = kDefaultFolder, name = export_name.substr(slash + 1);
@@ -67,7 +108,8 @@ EntryRef Index::find_export(std::string_view export_name) const {
     folder = name.substr(0, second);
     name = name.substr(second + 1);
   }
-  return find_name(*kind, folder, name);
+  const EntryRef in = find(Kind::folder, "", folder);
+  return in ? find_name(*kind, in->id(), name) : nullptr;
 }
 
 EntryRef Index::latest_of_family(std::string_view folder, std::string_view family) const {
@@ -75,7 +117,8 @@ EntryRef Index::latest_of_family(std::string_view folder, std::string_view famil
   if (found == by_family_.end())
     return nullptr;
   for (auto image = found->second.rbegin(); image != found->second.rend(); ++image) {
-    if (image->second->status() == v1::READY && !image->second->busy)
+    if (image->second->status() == v1::READY &&
+        image->second->record.image().deprecation().state() == v1::Deprecation::ACTIVE)
       return image->second;
   }
   return nullptr;
@@ -87,7 +130,7 @@ Answer<Index::Page> Index::list(Kind kind, std::string_view folder, unsigned pag
   if (!page_token.empty()) {
     const size_t slash = page_token.find('/');
     if (page_token.size() > limits::kMaxPageToken || slash == std::string_view::npos ||
-        !is_id(page_token.substr(slash + 1)))
+        (!is_id(page_token.substr(slash + 1)) && page_token.substr(slash + 1) != kDefaultFolder))
       return refuse(ErrorCode::invalid_argument, "page_token",
                     "page_token must be one that an earlier page answered");
     at = by_name_.upper_bound({kind, std::string(folder), std::string(page_token.substr(0, slash)),

@@ -1,11 +1,14 @@
-// Index: every disk, snapshot and image in memory, by id, by folder, kind and name, and images by family.
+// Index: every resource in memory, by id, by folder, kind and name, and images by family; and what each
+// folder holds.
 //
 // Invariants: an entry is in all of its maps or in none; a name that is not empty is in a folder and kind
-// once, from the moment it is reserved. Listing order is by name, then id, and a page token names the last
-// entry of its page, so pages stay stable while resources come and go. Thread: the control thread.
+// once, from the moment it is reserved; records of entries in it change by change() where a map or a sum goes
+// by them. Listing order is by name, then id, and a page token names the last entry of its page, so pages
+// stay stable while resources come and go. Thread: the control thread.
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -22,14 +25,22 @@ class Index {
   // The caller has made sure that the id is new and that the name is free.
   void insert(EntryRef entry);
   void erase(const Entry& entry);
+  // Gives the entry another record.
+  void change(const EntryRef& entry, v1::ResourceRecord record);
+
+  // Names and bytes that are promised to a change under way.
+  void reserve(Kind kind, const std::string& folder, const std::string& name);
+  void release(Kind kind, const std::string& folder, const std::string& name);
+  void reserve_bytes(const std::string& folder, int64_t bytes) { contents_[folder].bytes += bytes; }
+  bool is_taken(Kind kind, const std::string& folder, const std::string& name) const;
 
   EntryRef find_id(std::string_view id) const;  // null: none
   EntryRef find_name(Kind kind, std::string_view folder, std::string_view name) const;
   // By id, or by name in the folder.
   EntryRef find(Kind kind, std::string_view folder, std::string_view id_or_name) const;
-  // disk/NAME, disk/FOLDER/NAME (and snapshot, image), or an id.
+  // disk/NAME, disk/FOLDER/NAME (and snapshot, image), or an id of one of them.
   EntryRef find_export(std::string_view export_name) const;
-  // The newest READY image of the family.
+  // The newest image of the family that is READY and neither DEPRECATED nor OBSOLETE.
   EntryRef latest_of_family(std::string_view folder, std::string_view family) const;
 
   struct Page {
@@ -38,6 +49,13 @@ class Index {
   };
   Answer<Page> list(Kind kind, std::string_view folder, unsigned page_size,
                     std::string_view page_token) const;
+
+  struct Contents {
+    uint64_t counts[5] = {};  // by kind
+    int64_t bytes = 0;
+    bool empty() const { return counts[1] + counts[2] + counts[3] == 0; }
+  };
+  Contents contents(const std::string& folder) const;
 
   size_t count(Kind kind) const { return counts_[size_t(kind)]; }
   std::vector<EntryRef> all() const;
@@ -51,8 +69,11 @@ class Index {
 
   std::unordered_map<std::string, EntryRef> by_id_;
   std::map<NameKey, EntryRef> by_name_;
-  std::map<FamilyKey, std::map<int64_t, EntryRef>> by_family_;  // then by creation, which is unique
-  size_t counts_[4] = {};
+  // Then by creation, and by id for two of one instant.
+  std::map<FamilyKey, std::map<std::pair<int64_t, std::string>, EntryRef>> by_family_;
+  std::set<std::tuple<Kind, std::string, std::string>> reserved_;
+  std::unordered_map<std::string, Contents> contents_;  // by folder
+  size_t counts_[5] = {};
 };
 
 }  // namespace obraz

@@ -31,12 +31,14 @@ const char* word_for(Kind kind) {
       return "snapshot";
     case Kind::image:
       return "image";
+    case Kind::folder:
+      return "folder";
   }
   OBRAZ_CHECK(!"a kind");
 }
 
-std::optional<Kind> kind_from_word(std::string_view word) {
-  for (const Kind kind : kKinds) {
+std::optional<Kind> volume_kind_from_word(std::string_view word) {
+  for (const Kind kind : kVolumeKinds) {
     if (word == word_for(kind))
       return kind;
   }

@@ -103,6 +103,52 @@ Answer<void> check_idempotency_key(std::string_view key) {
   return {};
 }
 
+Answer<void> check_product_ids(const google::protobuf::RepeatedPtrField<std::string>& ids) {
+  if (size_t(ids.size()) > limits::kMaxProductIds)
+    return invalid("product_ids", fmt::format("there are {} product ids; at most {} are allowed", ids.size(),
+                                              limits::kMaxProductIds));
+  for (const std::string& id : ids)
+    if (id.empty() || id.size() > limits::kMaxProductId ||
+        !std::ranges::all_of(id, [](char c) { return c > 0x20 && c < 0x7f; }))
+      return invalid(
+          "product_ids",
+          fmt::format("the product id {} must have 1 to {} printable ASCII characters without spaces",
+                      shown(id), limits::kMaxProductId));
+  return {};
+}
+
+Answer<void> check_hardware_generation(v1::HardwareGeneration generation) {
+  if (v1::HardwareGeneration_IsValid(generation))
+    return {};
+  return invalid("hardware_generation", "hardware_generation must be LEGACY or GENERATION_2");
+}
+
+Answer<void> check_quota(const v1::Quota& quota) {
+  for (const auto& [what, limit] : {std::pair<const char*, int64_t>{"images", quota.images()},
+                                    {"disks", quota.disks()},
+                                    {"snapshots", quota.snapshots()},
+                                    {"bytes", quota.bytes()}})
+    if (limit < 0)
+      return invalid("quota", fmt::format("quota.{} must not be negative; 0 means no limit", what));
+  return {};
+}
+
+Answer<std::set<std::string>> update_mask(const google::protobuf::FieldMask& mask,
+                                          std::initializer_list<std::string_view> allowed) {
+  std::string known;
+  for (const std::string_view field : allowed)
+    known.append(known.empty() ? "" : ", ").append(field);
+  if (mask.paths().empty())
+    return invalid("update_mask", fmt::format("update_mask must name what changes, of {}", known));
+  std::set<std::string> fields;
+  for (const std::string& path : mask.paths()) {
+    if (std::ranges::find(allowed, std::string_view(path)) == allowed.end())
+      return invalid("update_mask", fmt::format("{} cannot be changed; what can is {}", shown(path), known));
+    fields.insert(path);
+  }
+  return fields;
+}
+
 Answer<uint64_t> disk_size(int64_t asked, std::string_view field) {
   if (asked <= 0)
     return invalid(field,

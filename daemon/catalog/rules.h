@@ -4,12 +4,17 @@
 // Each refuses with the field at fault and a sentence. Pure; any thread.
 #pragma once
 
+#include <google/protobuf/field_mask.pb.h>
+
 #include <cstdint>
+#include <initializer_list>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 
 #include "base/refusal.h"
+#include "obraz/v1/folder.pb.h"
 
 namespace obraz::rules {
 
@@ -23,6 +28,15 @@ Answer<void> check_description(std::string_view description);
 Answer<void> check_labels(const std::map<std::string, std::string>& labels);
 // Empty, or at most 100 printable ASCII characters.
 Answer<void> check_idempotency_key(std::string_view key);
+
+// At most 64 of 1–50 printable ASCII characters.
+Answer<void> check_product_ids(const google::protobuf::RepeatedPtrField<std::string>& ids);
+Answer<void> check_hardware_generation(v1::HardwareGeneration generation);
+// Numbers that are not negative.
+Answer<void> check_quota(const v1::Quota& quota);
+// The fields that an update names: at least one, each of `allowed`.
+Answer<std::set<std::string>> update_mask(const google::protobuf::FieldMask& mask,
+                                          std::initializer_list<std::string_view> allowed);
 
 // A disk's size as asked for: 1 byte – 4 TiB; rounded up to 4 MiB.
 Answer<uint64_t> disk_size(int64_t asked, std::string_view field = "size");

@@ -57,6 +57,7 @@ Services::Services(Catalog& catalog, Jobs& jobs, StoreAccess& store, DaemonFacts
     : catalog_(catalog), jobs_(jobs), store_(store), facts_(std::move(facts)), load_(std::move(load)) {
   add_images();
   add_disks_and_snapshots();
+  add_folders();
   add_operations();
   methods_.add_unary<v1::DiffRequest>("VolumeService.Diff", [this](std::string, v1::DiffRequest request) {
     return catalog_.diff(std::move(request));
@@ -96,6 +97,10 @@ void Services::add_images() {
                                        [this](Caller caller, v1::ExportImageRequest request) {
                                          return ready(jobs_.export_image(caller, request));
                                        });
+  add_mutating<v1::UpdateImageRequest>("ImageService.Update",
+                                       [this](Caller caller, v1::UpdateImageRequest request) {
+                                         return catalog_.update_image(std::move(caller), std::move(request));
+                                       });
   add_mutating<v1::DeleteImageRequest>("ImageService.Delete",
                                        [this](Caller caller, v1::DeleteImageRequest request) {
                                          return catalog_.delete_image(std::move(caller), std::move(request));
@@ -112,6 +117,10 @@ void Services::add_disks_and_snapshots() {
   add_mutating<v1::CreateDiskRequest>("DiskService.Create",
                                       [this](Caller caller, v1::CreateDiskRequest request) {
                                         return catalog_.create_disk(std::move(caller), std::move(request));
+                                      });
+  add_mutating<v1::UpdateDiskRequest>("DiskService.Update",
+                                      [this](Caller caller, v1::UpdateDiskRequest request) {
+                                        return catalog_.update_disk(std::move(caller), std::move(request));
                                       });
   add_mutating<v1::ResizeDiskRequest>("DiskService.Resize",
                                       [this](Caller caller, v1::ResizeDiskRequest request) {
@@ -137,9 +146,34 @@ void Services::add_disks_and_snapshots() {
       "SnapshotService.Create", [this](Caller caller, v1::CreateSnapshotsRequest request) {
         return catalog_.create_snapshots(std::move(caller), std::move(request));
       });
+  add_mutating<v1::UpdateSnapshotRequest>(
+      "SnapshotService.Update", [this](Caller caller, v1::UpdateSnapshotRequest request) {
+        return catalog_.update_snapshot(std::move(caller), std::move(request));
+      });
   add_mutating<v1::DeleteSnapshotRequest>(
       "SnapshotService.Delete", [this](Caller caller, v1::DeleteSnapshotRequest request) {
         return catalog_.delete_snapshot(std::move(caller), std::move(request));
+      });
+}
+
+void Services::add_folders() {
+  methods_.add_unary<v1::GetFolderRequest>(
+      "FolderService.Get",
+      [this](std::string, v1::GetFolderRequest request) { return ready(catalog_.get_folder(request)); });
+  methods_.add_unary<v1::ListFoldersRequest>(
+      "FolderService.List",
+      [this](std::string, v1::ListFoldersRequest request) { return ready(catalog_.list_folders(request)); });
+  add_mutating<v1::CreateFolderRequest>(
+      "FolderService.Create", [this](Caller caller, v1::CreateFolderRequest request) {
+        return catalog_.create_folder(std::move(caller), std::move(request));
+      });
+  add_mutating<v1::UpdateFolderRequest>(
+      "FolderService.Update", [this](Caller caller, v1::UpdateFolderRequest request) {
+        return catalog_.update_folder(std::move(caller), std::move(request));
+      });
+  add_mutating<v1::DeleteFolderRequest>(
+      "FolderService.Delete", [this](Caller caller, v1::DeleteFolderRequest request) {
+        return catalog_.delete_folder(std::move(caller), std::move(request));
       });
 }
 

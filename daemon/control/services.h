@@ -47,6 +47,7 @@ class Services {
   void add_mutating(std::string name, Call call);
   void add_images();
   void add_disks_and_snapshots();
+  void add_folders();
   void add_operations();
 
   awaitable<Answer<v1::DaemonStatus>> status();

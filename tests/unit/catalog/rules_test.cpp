@@ -134,7 +134,7 @@ TEST(Size, IsWrittenForPeopleAndExactly) {
 }
 
 TEST(Kind, AnIdIsNeverAName) {
-  for (const Kind kind : kKinds) {
+  for (const Kind kind : kVolumeKinds) {
     const std::string id = new_resource_id(kind);
     EXPECT_EQ(id.size(), 20u);
     EXPECT_TRUE(is_id(id));

@@ -44,6 +44,7 @@ TEST(Json, EveryFieldAppearsAndIntegersAreNumbers) {
     "b": "2"
   },
   "status": "READY",
+  "delete_protection": false,
   "size": 4398046511104,
   "block_size": 4096,
   "os": {
@@ -56,7 +57,9 @@ TEST(Json, EveryFieldAppearsAndIntegersAreNumbers) {
       "since": "2024-05-06T07:08:09.120Z",
       "read_only": false
     }
-  ]
+  ],
+  "product_ids": [],
+  "hardware_generation": "HARDWARE_GENERATION_UNSPECIFIED"
 })");
 }
 
