@@ -316,6 +316,10 @@ class CommandLine {
     CLI::App* diff = leaf(&app_, "diff", "show the ranges in which two volumes differ", &Commands::diff);
     target(diff, "A", "disk/NAME, snapshot/NAME, image/NAME, or an id");
     diff->add_option("B", arguments_.other, "the same")->required();
+    leaf(&app_, "space", "show how many bytes deleting volumes would give back, each alone and all together",
+         &Commands::space)
+        ->add_option("VOLUME", arguments_.volumes, "disk/NAME, snapshot/NAME, image/NAME, or an id; several")
+        ->required();
     CLI::App* operations = group("operation", "operations: what was asked for, and what became of it");
     leaf(operations, "list", "list the operations, the newest first", &Commands::operation_list);
     target(leaf(operations, "get", "show one operation", &Commands::operation_get), "OPERATION", "its id");

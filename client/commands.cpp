@@ -574,6 +574,27 @@ int Commands::diff() {
   return 0;
 }
 
+int Commands::space() {
+  v1::SpaceRequest request;
+  for (const std::string& name : arguments_.volumes)
+    request.add_names(in_folder(name));
+  v1::SpaceResponse response;
+  if (const auto called = call("VolumeService.Space", request, response); !called)
+    return refused(called.error());
+  if (arguments_.json) {
+    print_json(response);
+    return 0;
+  }
+  const auto text = [](int64_t bytes) { return format_size(uint64_t(bytes)); };
+  std::vector<Row> rows = {{"VOLUME", "SHOWN", "GIVEN BACK"}};
+  for (const v1::VolumeSpace& volume : response.volumes())
+    rows.push_back({volume.name(), text(volume.mapped_bytes()), text(volume.exclusive_bytes())});
+  if (response.volumes_size() > 1)
+    rows.push_back({"together", "", text(response.together_bytes())});
+  fmt::print("{}", table(rows));
+  return 0;
+}
+
 int Commands::operation_list() {
   return list<v1::ListOperationsRequest, v1::ListOperationsResponse>(
       "OperationService.List", v1::ListOperationsRequest(), kOperations);

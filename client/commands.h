@@ -25,6 +25,7 @@ struct Arguments {
   std::string target, other;  // positional: a name or id, a source, a file
   std::string name, description, family, os, format;
   std::vector<std::string> names, disks;  // snapshot create
+  std::vector<std::string> volumes;       // space
   std::map<std::string, std::string> labels;
   std::vector<std::string> product_ids;
   std::string generation, source_folder, replacement;
@@ -72,6 +73,7 @@ class Commands {
   int folder_update();
   int folder_delete();
   int diff();
+  int space();
   int operation_list();
   int operation_get();
   int operation_watch();

@@ -114,6 +114,7 @@ constexpr unsigned kMaxNameLength = 63;          //
 constexpr unsigned kMaxDescriptionLength = 256;  // characters, each at most 4 bytes
 constexpr unsigned kMaxLabels = 64;              //
 constexpr uint64_t kMaxProductIds = 64, kMaxProductId = 50;
+constexpr uint64_t kMaxSpaceNames = 100;  // counted in one call
 constexpr uint64_t kMaxFolders = 10'000;
 constexpr unsigned kMaxLabelLength = 63;     // of a key, of a value
 constexpr unsigned kMaxSourceLength = 4096;  // a path or URI to import from or export to

@@ -79,6 +79,7 @@ class Catalog {
   Answer<v1::Folder> get_folder(const v1::GetFolderRequest& request) const;
   Answer<v1::ListFoldersResponse> list_folders(const v1::ListFoldersRequest& request) const;
   awaitable<Answer<v1::DiffResponse>> diff(v1::DiffRequest request);
+  awaitable<Answer<v1::SpaceResponse>> space(v1::SpaceRequest request);
   size_t count(Kind kind) const { return index_.count(kind); }
   // KIND/NAME, or KIND/ID where there is no name; empty: no resource has the volume.
   std::string name_of(VolumeId volume) const;
@@ -193,6 +194,8 @@ class Catalog {
   EntryRef new_entry(Kind kind, const Caller& caller, Resource resource);
   void reserve_change(Plan& plan, const EntryRef& entry, v1::ResourceRecord after);
   void insert_default_folder();
+  // The volume of a disk/NAME and so on.
+  Answer<VolumeId> find_volume(const std::string& name, std::string_view field) const;
 
   template <typename Response, typename Request, typename Append>
   Answer<Response> list(Kind kind, const Request& request, Append append) const;

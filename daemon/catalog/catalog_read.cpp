@@ -168,21 +168,54 @@ Answer<v1::ListSnapshotsResponse> Catalog::list_snapshots(const v1::ListSnapshot
                                          });
 }
 
+Answer<VolumeId> Catalog::find_volume(const std::string& name, std::string_view field) const {
+  if (name.empty())
+    return refuse(ErrorCode::invalid_argument, std::string(field),
+                  "name a disk/NAME, snapshot/NAME, image/NAME, or an id");
+  const EntryRef entry = index_.find_export(name);
+  if (!entry)
+    return refuse(ErrorCode::not_found, std::string(field),
+                  fmt::format("there is no {}; name a disk/NAME, snapshot/NAME, image/NAME, or an id",
+                              name.substr(0, 2 * limits::kMaxNameLength)));
+  if (const auto idle = check_idle(*entry, field); !idle)
+    return std::unexpected(idle.error());
+  return entry->volume();
+}
+
+boost::asio::awaitable<Answer<v1::SpaceResponse>> Catalog::space(v1::SpaceRequest request) {
+  if (request.names().empty() || uint64_t(request.names_size()) > limits::kMaxSpaceNames)
+    co_return refuse(ErrorCode::invalid_argument, "names",
+                     fmt::format("name 1 to {} disks, snapshots and images", limits::kMaxSpaceNames));
+  std::vector<VolumeId> all;
+  for (const std::string& name : request.names()) {
+    const Answer<VolumeId> volume = find_volume(name, "names");
+    if (!volume)
+      co_return std::unexpected(volume.error());
+    all.push_back(*volume);
+  }
+  v1::SpaceResponse response;
+  for (size_t i = 0; i < all.size(); ++i) {
+    std::vector<VolumeId> alone = {all[i]};
+    Result<Store::Usage> usage = co_await store_.usage(all[i]);
+    if (!usage)
+      co_return std::unexpected(refusal_of(usage.error(), "counting space"));
+    Result<uint64_t> freed = co_await store_.freed_by_deleting(std::move(alone));
+    if (!freed)
+      co_return std::unexpected(refusal_of(freed.error(), "counting space"));
+    v1::VolumeSpace& shown = *response.add_volumes();
+    shown.set_name(request.names(int(i)));
+    shown.set_mapped_bytes(int64_t(usage->mapped_bytes));
+    shown.set_exclusive_bytes(int64_t(*freed));
+  }
+  Result<uint64_t> together = co_await store_.freed_by_deleting(std::move(all));
+  if (!together)
+    co_return std::unexpected(refusal_of(together.error(), "counting space"));
+  response.set_together_bytes(int64_t(*together));
+  co_return response;
+}
+
 boost::asio::awaitable<Answer<v1::DiffResponse>> Catalog::diff(v1::DiffRequest request) {
-  const auto resolve = [this](const std::string& name, std::string_view field) -> Answer<VolumeId> {
-    if (name.empty())
-      return refuse(ErrorCode::invalid_argument, std::string(field),
-                    "name a disk/NAME, snapshot/NAME, image/NAME, or an id");
-    const EntryRef entry = index_.find_export(name);
-    if (!entry)
-      return refuse(ErrorCode::not_found, std::string(field),
-                    fmt::format("there is no {}; name a disk/NAME, snapshot/NAME, image/NAME, or an id",
-                                name.substr(0, 2 * limits::kMaxNameLength)));
-    if (const auto idle = check_idle(*entry, field); !idle)
-      return std::unexpected(idle.error());
-    return entry->volume();
-  };
-  const Answer<VolumeId> a = resolve(request.a(), "a"), b = resolve(request.b(), "b");
+  const Answer<VolumeId> a = find_volume(request.a(), "a"), b = find_volume(request.b(), "b");
   if (!a)
     co_return std::unexpected(a.error());
   if (!b)

@@ -28,6 +28,17 @@ Task<Result<Store::Usage>> count_usage(Store* store, VolumeId id) {
   co_return usage;
 }
 
+Task<Result<uint64_t>> count_freed(Store* store, std::vector<VolumeId> ids) {
+  std::vector<Volume> volumes;
+  for (const VolumeId id : ids) {
+    Result<Volume> volume = store->open_volume(id);
+    OBRAZ_CO_TRY(volume);
+    volumes.push_back(std::move(*volume));
+  }
+  Result<uint64_t> freed = co_await store->freed_by_deleting(std::move(volumes));
+  co_return freed;
+}
+
 Task<Result<StoreAccess::Resources>> list_resources(Store* store) {
   co_return store->resources();
 }
@@ -89,6 +100,13 @@ boost::asio::awaitable<Result<Store::Usage>> StoreAccess::usage(VolumeId id) {
   Result<Store::Usage> usage =
       co_await bridge_.call<Result<Store::Usage>>(std::move(start), std::move(otherwise));
   co_return usage;
+}
+
+boost::asio::awaitable<Result<uint64_t>> StoreAccess::freed_by_deleting(std::vector<VolumeId> ids) {
+  Start<Result<uint64_t>> start = [store = &store_, ids = std::move(ids)] { return count_freed(store, ids); };
+  Result<uint64_t> otherwise = closed();
+  Result<uint64_t> freed = co_await bridge_.call<Result<uint64_t>>(std::move(start), std::move(otherwise));
+  co_return freed;
 }
 
 boost::asio::awaitable<Result<StoreAccess::Resources>> StoreAccess::resources() {

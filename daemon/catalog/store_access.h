@@ -19,6 +19,7 @@ class StoreAccess {
   boost::asio::awaitable<Status> commit(Transaction transaction);
   boost::asio::awaitable<Result<std::vector<VolumeId>>> new_volume_ids(size_t count);
   boost::asio::awaitable<Result<Store::Usage>> usage(VolumeId id);
+  boost::asio::awaitable<Result<uint64_t>> freed_by_deleting(std::vector<VolumeId> ids);
 
   using Resources = std::vector<std::pair<std::string, std::string>>;
   boost::asio::awaitable<Result<Resources>> resources();

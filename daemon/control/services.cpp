@@ -62,6 +62,9 @@ Services::Services(Catalog& catalog, Jobs& jobs, StoreAccess& store, DaemonFacts
   methods_.add_unary<v1::DiffRequest>("VolumeService.Diff", [this](std::string, v1::DiffRequest request) {
     return catalog_.diff(std::move(request));
   });
+  methods_.add_unary<v1::SpaceRequest>("VolumeService.Space", [this](std::string, v1::SpaceRequest request) {
+    return catalog_.space(std::move(request));
+  });
   methods_.add_unary<v1::GetStatusRequest>("StatusService.Get",
                                            [this](std::string, v1::GetStatusRequest) { return status(); });
 }

@@ -117,6 +117,8 @@ class StoreCore {
   // ---------------------------------------------------------------------------------------
   Task<Status> diff(VolumePtr a, VolumePtr b, std::move_only_function<bool(Extent)> visit);
   Task<Result<Store::Usage>> usage(VolumePtr volume);
+  // Bytes of data that deleting all of them would free.
+  Task<Result<uint64_t>> freed_by_deleting(std::vector<VolumePtr> volumes);
 
   // The leaf for a cluster, loaded if need be. The view is good until the next co_await of the caller.
   Task<Result<LeafView>> leaf(VolumePtr volume, VirtualCluster cluster);

@@ -230,6 +230,16 @@ Task<Result<Store::Usage>> Store::usage(Volume volume) {
   co_return co_await core_->usage(volume.state_);
 }
 
+Task<Result<uint64_t>> Store::freed_by_deleting(std::vector<Volume> volumes) {
+  const Gate::Pass operation(core_->operations);
+  if (!operation)
+    co_return closing();
+  std::vector<StoreCore::VolumePtr> states;
+  for (const Volume& volume : volumes)
+    states.push_back(volume.state_);
+  co_return co_await core_->freed_by_deleting(std::move(states));
+}
+
 std::vector<DataDamage> Store::data_damage() const {
   std::vector<DataDamage> out;
   for (const auto& [cluster, bad] : core_->state.bad_clusters())

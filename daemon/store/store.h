@@ -95,6 +95,9 @@ class Store {
     uint64_t mapped_bytes = 0, exclusive_bytes = 0;
   };
   Task<Result<Usage>> usage(Volume volume);
+  // Bytes of data that deleting all of these volumes would free; exact when nothing changes meanwhile. Takes
+  // time in proportion to what only they hold.
+  Task<Result<uint64_t>> freed_by_deleting(std::vector<Volume> volumes);
 
   // Blocks of frozen data that were found not to fit their checksums; kMaxBadClusters clusters at most.
   std::vector<DataDamage> data_damage() const;

@@ -1,6 +1,9 @@
-// Walks over the whole trees of volumes: difference and usage. Both go by a position, not by nodes: each step
-// descends from the root anew, so that what was replaced or dropped meanwhile is never followed, and each
-// step yields now and then, so that a large volume does not hold up the requests of others.
+// Walks over the whole trees of volumes: difference, usage, what deleting would free. All go by a position,
+// not by nodes: each step descends from the root anew, so that what was replaced or dropped meanwhile is
+// never followed, and each step yields now and then, so that a large volume does not hold up the requests of
+// others.
+#include <boost/unordered/unordered_flat_map.hpp>
+
 #include "store/core.h"
 
 namespace obraz {
@@ -141,6 +144,103 @@ Task<Result<Store::Usage>> StoreCore::usage(VolumePtr volume) {
     }
   }
   co_return usage;
+}
+
+// At each position deletion is played through from the roots down, as the reclaimer would do it: a node goes
+// when all who name it go, and a cluster when all leaves that name it do. Who names a node or a cluster names
+// it at the same position, so no memory is needed from one position to the next. One position is one instant.
+Task<Result<uint64_t>> StoreCore::freed_by_deleting(std::vector<VolumePtr> volumes) {
+  // What is to be deleted twice is deleted once.
+  std::ranges::sort(volumes);
+  volumes.erase(std::ranges::unique(volumes).begin(), volumes.end());
+  uint64_t freed = 0, end = 0;
+  unsigned top = 0, leaves = 0;
+  for (const VolumePtr& volume : volumes)
+    end = std::max(end, volume->clusters());
+  struct Dying {
+    disk::PageRef ref;
+    VolumeState* volume;  // one that shows it
+    uint32_t references = 0;
+  };
+  struct Dead {
+    const Node* node;
+    VolumeState* volume;
+  };
+  std::vector<Dying> dying;
+  std::vector<Dead> above, level_nodes;
+  boost::unordered_flat_map<uint64_t, uint32_t> references;  // of clusters
+  for (VirtualCluster at; at.value < end;) {
+    top = 0;
+    for (const VolumePtr& volume : volumes) {
+      if (volume->deleted)
+        co_return obraz::fail(ErrorCode::not_found, "the volume was deleted");
+      top = std::max(top, volume->level);
+    }
+    above.clear();
+    std::optional<Missing> missing;
+    VolumeState* missing_of = nullptr;
+    for (unsigned level = top;; --level) {
+      dying.clear();
+      const auto name = [&](disk::PageRef ref, VolumeState* volume) {
+        if (!ref)
+          return;
+        auto found = std::ranges::find(dying, ref.page, [](const Dying& d) { return d.ref.page; });
+        if (found == dying.end())
+          found = dying.insert(dying.end(), {ref, volume, 0});
+        ++found->references;
+      };
+      for (const Dead& dead : above)
+        name(dead.node->child(disk::slot_index(at, level + 1)), dead.volume);
+      bool more_below = false;
+      for (const VolumePtr& volume : volumes) {
+        const bool covered = at.value < disk::clusters_per_node(volume->level);
+        if (volume->level == level && covered)
+          name(volume->root, volume.get());
+        more_below = more_below || (volume->level < level && covered);
+      }
+      level_nodes.clear();
+      for (const Dying& node : dying) {
+        if (state.page_count(node.ref.page) != node.references)
+          continue;  // somebody else names it, too
+        const Node* content = state.node(node.ref, level);
+        if (!content) {
+          missing = Missing{node.ref, level};
+          missing_of = node.volume;
+          break;
+        }
+        level_nodes.push_back({content, node.volume});
+      }
+      if (missing)
+        break;
+      const uint64_t span = disk::clusters_per_node(level);
+      if (level_nodes.empty() && !more_below) {
+        at.value = (at.value / span + 1) * span;
+        break;
+      }
+      if (level == 0) {
+        references.clear();
+        for (const Dead& leaf : level_nodes)
+          for (unsigned i = 0; i < disk::kSlotsPerNode; ++i) {
+            const Slot slot = leaf.node->slot(i);
+            for (const PhysicalCluster cluster : {slot.own, slot.base})
+              if (cluster && ++references[cluster.value] == state.cluster_count(cluster))
+                freed += kClusterSize;
+          }
+        at.value = (at.value / span + 1) * span;
+        ++leaves;
+        break;
+      }
+      std::swap(above, level_nodes);
+    }
+    if (missing) {
+      const Status status = co_await load_missing(*missing, *missing_of);
+      OBRAZ_CO_TRY(status);
+    } else if (leaves >= kLeavesPerTurn) {
+      leaves = 0;
+      co_await yield(executor);
+    }
+  }
+  co_return freed;
 }
 
 }  // namespace obraz

@@ -2,6 +2,9 @@
 // prove.
 #include <gtest/gtest.h>
 
+#include <random>
+
+#include "sim/seeds.h"
 #include "sim/world.h"
 
 namespace obraz::test {
@@ -209,6 +212,62 @@ TEST_F(Properties, DeletedVolumesGiveTheirSpaceBack) {
   EXPECT_EQ(world.store->space().reclaim_queue, 0u);
   world.check();
   world.verify();
+}
+
+// Until everything that was given up has been freed.
+void settle(World& world) {
+  EXPECT_TRUE(world.loop.run(world.flush()));
+  world.loop.run_for_us(20'000'000);
+  EXPECT_EQ(world.store->space().reclaim_queue, 0u);
+}
+
+// What is said to be freed by deleting some volumes is what deleting them frees.
+TEST_F(Properties, WhatDeletingFreesIsKnownBefore) {
+  std::mt19937_64 random(7);
+  for (int round = 0; round < int(scaled(40)); ++round) {
+    World fresh(WorldOptions{.seed = 100 + uint64_t(round)});
+    ASSERT_TRUE(fresh.open());
+    const auto play = [&](auto task) { return fresh.loop.run(std::move(task)); };
+    std::vector<uint64_t> volumes = {play(fresh.create(32 * MiB)), play(fresh.create(4 * MiB))};
+    for (int step = 0; step < 40; ++step) {
+      const uint64_t volume = volumes[random() % volumes.size()];
+      const auto& disks = fresh.usable(VolumeKind::disk);
+      const uint64_t disk = disks[random() % disks.size()];
+      switch (random() % 5) {
+        case 0:
+          volumes.push_back(play(fresh.clone(volume, VolumeKind::disk)));
+          break;
+        case 1:
+          volumes.push_back(play(fresh.snapshot(disk)));
+          break;
+        default:
+          play(
+              fresh.write(disk, random() % 60 * 64 * KiB + random() % 16 * 4 * KiB, 4 * KiB << random() % 3));
+      }
+    }
+    play(fresh.flush());
+    std::vector<Volume> chosen;
+    Transaction deletions;
+    std::vector<uint64_t> gone;
+    for (const uint64_t id : volumes)
+      if (random() % 3 == 0) {
+        chosen.push_back(*fresh.store->open_volume({id}));
+        gone.push_back(id);
+      }
+    if (chosen.empty())
+      continue;
+    settle(fresh);
+    const auto freed = play(fresh.store->freed_by_deleting(chosen));
+    ASSERT_TRUE(freed);
+    chosen.clear();
+    const uint64_t before = fresh.store->space().used_bytes;
+    for (const uint64_t id : gone)
+      ASSERT_TRUE(play(fresh.remove(id)));
+    settle(fresh);
+    EXPECT_EQ(before - fresh.store->space().used_bytes, *freed) << "round " << round;
+    fresh.close();
+    ASSERT_EQ(fresh.problem(), "");
+  }
 }
 
 }  // namespace
