@@ -146,6 +146,15 @@ class CommandLine {
     leaf->add_option("--from-folder", arguments_.source_folder,
                      "the folder of what it is made from (default: the same)");
   }
+  // What every list takes.
+  CLI::App* listing(CLI::App* parent, const std::string& description, Action action) {
+    CLI::App* list = leaf(parent, "list", description, action);
+    list->add_option("--filter", arguments_.filter,
+                     "only what it holds for, such as 'status = READY AND labels.env IN (dev, test)'");
+    list->add_option("--order-by", arguments_.order_by,
+                     "such as 'created_at desc'; of name, created_at and id (default: name)");
+    return list;
+  }
   void changes(CLI::App* leaf) {
     leaf->add_option("--idempotency-key", arguments_.idempotency_key,
                      "the same key and command again answer the same operation");
@@ -184,7 +193,7 @@ class CommandLine {
     source->add_option("--from-image", arguments_.from_image, "an image");
     source->require_option(1);
     from_folder(create);
-    leaf(images, "list", "list the images of the folder", &Commands::image_list);
+    listing(images, "list the images of the folder", &Commands::image_list);
     target(leaf(images, "get", "show one image", &Commands::image_get), "IMAGE", "its name or id");
     leaf(images, "latest", "show the newest image of a family", &Commands::image_latest)
         ->add_option("--family", arguments_.family, "the family")
@@ -242,7 +251,7 @@ class CommandLine {
       action_ = &Commands::disk_create;
     });
     may_be_async(create);
-    leaf(disks, "list", "list the disks of the folder", &Commands::disk_list);
+    listing(disks, "list the disks of the folder", &Commands::disk_list);
     target(leaf(disks, "get", "show one disk", &Commands::disk_get), "DISK", "its name or id");
     CLI::App* update = leaf(disks, "update", "change what a disk says of itself", &Commands::disk_update);
     target(update, "DISK", "its name or id");
@@ -283,7 +292,7 @@ class CommandLine {
         throw CLI::ValidationError("snapshot create", "there must be as many --name as --disk");
       action_ = &Commands::snapshot_create;
     });
-    leaf(snapshots, "list", "list the snapshots of the folder", &Commands::snapshot_list);
+    listing(snapshots, "list the snapshots of the folder", &Commands::snapshot_list);
     target(leaf(snapshots, "get", "show one snapshot", &Commands::snapshot_get), "SNAPSHOT",
            "its name or id");
     CLI::App* update =
@@ -301,7 +310,7 @@ class CommandLine {
     target(create, "NAME", "1-63 characters: a-z, 0-9, - and _");
     describe(create);
     quotas(create);
-    leaf(folders, "list", "list the folders", &Commands::folder_list);
+    listing(folders, "list the folders", &Commands::folder_list);
     target(leaf(folders, "get", "show one folder", &Commands::folder_get), "FOLDER", "its name or id");
     CLI::App* update = leaf(folders, "update", "change what a folder says of itself, and its quotas",
                             &Commands::folder_update);

@@ -138,6 +138,10 @@ template <typename Request, typename Response, typename Members>
 int Commands::list(const std::string& method, Request request, Members members) {
   Response all;
   request.set_page_size(1000);
+  if constexpr (requires { request.filter(); }) {
+    request.set_filter(arguments_.filter);
+    request.set_order_by(arguments_.order_by);
+  }
   do {
     Response page;
     request.set_page_token(all.next_page_token());

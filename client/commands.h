@@ -36,6 +36,7 @@ struct Arguments {
   std::string image, snapshot, from_disk, from_snapshot, from_image, consumer, idempotency_key;
   int64_t size = 0, min_disk_size = 0;  // bytes; 0: not given
   bool async = false;
+  std::string filter, order_by;
 };
 
 class Commands {

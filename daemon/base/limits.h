@@ -96,11 +96,16 @@ constexpr unsigned kMaxOperations = 1000;          // finished operations kept; 
 constexpr unsigned kMaxRunningOperations = 16;     // imports and exports under way at once
 constexpr uint64_t kMaxControlRequest = 64 * KiB;  // one request; the largest sensible one has about 15 KiB
 constexpr uint64_t kMaxListBytes =
-    256 * KiB;                              // resources of one page; a page that would be longer ends early
-constexpr unsigned kMaxPageSize = 1000;     // resources of one page
-constexpr unsigned kDefaultPageSize = 100;  //
-constexpr unsigned kMaxPageToken = 100;     // bytes
-constexpr unsigned kMaxDiffRanges = 8192;   // ranges of one page of a difference, 24 bytes each
+    256 * KiB;                               // resources of one page; a page that would be longer ends early
+constexpr unsigned kMaxPageSize = 1000;      // resources of one page
+constexpr unsigned kDefaultPageSize = 100;   //
+constexpr unsigned kMaxPageToken = 100;      // bytes
+constexpr unsigned kMaxFilterLength = 1000;  // characters of the filter of a list call
+constexpr unsigned kMaxFilterConditions = 64;  // each is asked of every resource of the list
+constexpr unsigned kMaxFilterValues = 200;     // of all its conditions
+constexpr unsigned kMaxOrderLength = 100;      // characters of the order_by of a list call
+constexpr unsigned kMaxListLooks = 20'000;     // resources that one page by name looks at
+constexpr unsigned kMaxDiffRanges = 8192;      // ranges of one page of a difference, 24 bytes each
 constexpr unsigned kMaxSnapshotsPerCall = 32;  // of the same instant
 constexpr uint64_t kMaxTransactionBytes =
     96 * KiB;  // resources changed by one call; they must fit one journal batch

@@ -352,18 +352,14 @@ Answer<ExportInfo> Catalog::find_export(std::string_view name) const {
 std::vector<ExportInfo> Catalog::list_exports(size_t limit) const {
   std::vector<ExportInfo> exports;
   for (const Kind kind : kVolumeKinds) {
-    std::string token;
-    do {
-      const auto page = index_.list(kind, kDefaultFolder, limits::kMaxPageSize, token);
-      for (const EntryRef& entry : page->entries) {
-        if (exports.size() == limit)
-          return exports;
-        if (check_idle(*entry, ""))
-          exports.push_back({entry->id(), entry->export_name(), entry->title(), entry->volume(),
-                             entry->size_bytes(), kind != Kind::disk});
-      }
-      token = page->next_page_token;
-    } while (!token.empty());
+    index_.each(kind, kDefaultFolder, [&](const EntryRef& entry) {
+      if (exports.size() == limit)
+        return false;
+      if (check_idle(*entry, ""))
+        exports.push_back({entry->id(), entry->export_name(), entry->title(), entry->volume(),
+                           entry->size_bytes(), kind != Kind::disk});
+      return true;
+    });
   }
   return exports;
 }

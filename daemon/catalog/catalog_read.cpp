@@ -56,16 +56,14 @@ Answer<v1::Folder> Catalog::get_folder(const v1::GetFolderRequest& request) cons
 }
 
 Answer<v1::ListFoldersResponse> Catalog::list_folders(const v1::ListFoldersRequest& request) const {
-  const auto page_size = rules::page_size(request.page_size());
-  if (!page_size)
-    return std::unexpected(page_size.error());
-  auto page = index_.list(Kind::folder, "", *page_size, request.page_token());
-  if (!page)
-    return std::unexpected(page.error());
+  const auto query = ListQuery::of(request);
+  if (!query)
+    return std::unexpected(query.error());
+  Index::Page page = index_.list(Kind::folder, "", *query);
   v1::ListFoldersResponse response;
-  for (const EntryRef& entry : page->entries)
+  for (const EntryRef& entry : page.entries)
     *response.add_folders() = folder_view(*entry);
-  response.set_next_page_token(std::move(page->next_page_token));
+  response.set_next_page_token(std::move(page.next_page_token));
   return response;
 }
 
@@ -134,16 +132,14 @@ Answer<Response> Catalog::list(Kind kind, const Request& request, Append append)
   const auto folder = folder_of(request.folder_id());
   if (!folder)
     return std::unexpected(folder.error());
-  const auto page_size = rules::page_size(request.page_size());
-  if (!page_size)
-    return std::unexpected(page_size.error());
-  auto page = index_.list(kind, *folder, *page_size, request.page_token());
-  if (!page)
-    return std::unexpected(page.error());
+  const auto query = ListQuery::of(request);
+  if (!query)
+    return std::unexpected(query.error());
+  Index::Page page = index_.list(kind, *folder, *query);
   Response response;
-  for (const EntryRef& entry : page->entries)
+  for (const EntryRef& entry : page.entries)
     append(response, entry);
-  response.set_next_page_token(std::move(page->next_page_token));
+  response.set_next_page_token(std::move(page.next_page_token));
   return response;
 }
 

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "catalog/facts.h"
 #include "catalog/kind.h"
 #include "catalog/time.h"
 #include "obraz/v1/record.pb.h"
@@ -101,6 +102,25 @@ struct Entry {
   }
   VolumeId volume() const { return VolumeId{record.volume_id()}; }
   uint64_t size_bytes() const;  // of its volume
+  // Calls `use` with what filters and orders know of it.
+  template <typename Use>
+  auto with_facts(Use&& use) const {
+    return visit([&](const auto& r) {
+      const LabelsOf labels(r.labels());
+      Facts facts{.id = r.id(),
+                  .name = r.name(),
+                  .status = v1::ResourceStatus_Name(status()),
+                  .created_at = to_nanoseconds(r.created_at()),
+                  .labels = &labels};
+      if constexpr (requires { r.family(); })
+        facts.family = r.family();
+      if constexpr (requires { r.os(); }) {
+        if (r.os().type() != v1::Os::TYPE_UNSPECIFIED)
+          facts.os_type = v1::Os::Type_Name(r.os().type());
+      }
+      return use(std::as_const(facts));
+    });
+  }
   // "disk vm1", or "disk 1x0…" when it has no name.
   std::string title() const;
   // disk/NAME, disk/FOLDER/NAME, or the id when it has no name.

@@ -1,5 +1,7 @@
 #include "catalog/index.h"
 
+#include <algorithm>
+
 #include "base/limits.h"
 
 namespace obraz {
@@ -124,29 +126,97 @@ EntryRef Index::latest_of_family(std::string_view folder, std::string_view famil
   return nullptr;
 }
 
-Answer<Index::Page> Index::list(Kind kind, std::string_view folder, unsigned page_size,
-                                std::string_view page_token) const {
-  auto at = by_name_.lower_bound({kind, std::string(folder), std::string(), std::string()});
-  if (!page_token.empty()) {
-    const size_t slash = page_token.find('/');
-    if (page_token.size() > limits::kMaxPageToken || slash == std::string_view::npos ||
-        (!is_id(page_token.substr(slash + 1)) && page_token.substr(slash + 1) != kDefaultFolder))
-      return refuse(ErrorCode::invalid_argument, "page_token",
-                    "page_token must be one that an earlier page answered");
-    at = by_name_.upper_bound({kind, std::string(folder), std::string(page_token.substr(0, slash)),
-                               std::string(page_token.substr(slash + 1))});
+Index::Page Index::list(Kind kind, std::string_view folder, const ListQuery& query) const {
+  return query.order.is_default() ? list_by_name(kind, folder, query) : list_sorted(kind, folder, query);
+}
+
+void Index::each(Kind kind, std::string_view folder,
+                 const std::function<bool(const EntryRef&)>& visit) const {
+  for (auto at = by_name_.lower_bound({kind, std::string(folder), std::string(), std::string()});
+       is_in(at, kind, folder) && visit(at->second); ++at) {
   }
+}
+
+bool Index::is_in(ByName::const_iterator at, Kind kind, std::string_view folder) const {
+  return at != by_name_.end() && std::get<0>(at->first) == kind && std::get<1>(at->first) == folder;
+}
+
+// As the map has them; ends early rather than look at too many that do not match.
+Index::Page Index::list_by_name(Kind kind, std::string_view folder, const ListQuery& query) const {
+  const auto key = [&](const std::string& name, const std::string& id) {
+    return NameKey{kind, std::string(folder), name, id};
+  };
+  const auto name = query.filter.exact_name();
+  const NameKey from = key(name.value_or(""), "");
+  auto at = by_name_.lower_bound(from);
+  if (query.after && key(query.after->name, query.after->id) >= from)
+    at = by_name_.upper_bound(key(query.after->name, query.after->id));
   Page page;
   uint64_t bytes = 0;
-  const auto in_range = [&] {
-    return at != by_name_.end() && at->second->kind == kind && std::get<1>(at->first) == folder;
-  };
-  for (; in_range() && page.entries.size() < page_size && bytes < limits::kMaxListBytes; ++at) {
-    page.entries.push_back(at->second);
-    bytes += at->second->record.ByteSizeLong();
+  unsigned looked = 0;
+  for (; is_in(at, kind, folder); ++at) {
+    const EntryRef& entry = at->second;
+    const bool full = page.entries.size() >= query.page_size || bytes >= limits::kMaxListBytes ||
+                      looked >= limits::kMaxListLooks;
+    if (full) {
+      page.next_page_token = std::prev(at)->second->with_facts(
+          [&](const Facts& facts) { return PageToken::encode(facts, query.filter, query.order); });
+      break;
+    }
+    ++looked;
+    if (name && entry->name() != *name)
+      break;
+    if (!entry->with_facts([&](const Facts& facts) { return query.filter.matches(facts); }))
+      continue;
+    page.entries.push_back(entry);
+    bytes += entry->record.ByteSizeLong();
   }
-  if (in_range() && !page.entries.empty())
-    page.next_page_token = page.entries.back()->name() + "/" + page.entries.back()->id();
+  return page;
+}
+
+// All are looked at, and the first of a page kept: a page costs the same wherever it is.
+Index::Page Index::list_sorted(Kind kind, std::string_view folder, const ListQuery& query) const {
+  struct Candidate {
+    Facts facts;  // without its labels
+    EntryRef entry;
+  };
+  const auto before = [&](const Candidate& a, const Candidate& b) {
+    return query.order.before(a.facts, b.facts);
+  };
+  std::vector<Candidate> first;  // a heap of the best so far, the last of them on top
+  bool more = false;
+  for (auto at = by_name_.lower_bound({kind, std::string(folder), std::string(), std::string()});
+       is_in(at, kind, folder); ++at) {
+    at->second->with_facts([&](const Facts& facts) {
+      if ((query.after && !query.order.before(query.after->facts(), facts)) || !query.filter.matches(facts))
+        return;
+      Candidate candidate{facts, at->second};
+      candidate.facts.labels = nullptr;
+      if (first.size() == query.page_size) {
+        more = true;
+        if (!before(candidate, first.front()))
+          return;
+        std::ranges::pop_heap(first, before);
+        first.pop_back();
+      }
+      first.push_back(std::move(candidate));
+      std::ranges::push_heap(first, before);
+    });
+  }
+  std::ranges::sort_heap(first, before);
+  Page page;
+  uint64_t bytes = 0;
+  for (Candidate& candidate : first) {
+    if (bytes >= limits::kMaxListBytes) {
+      more = true;
+      break;
+    }
+    bytes += candidate.entry->record.ByteSizeLong();
+    page.entries.push_back(std::move(candidate.entry));
+  }
+  if (more)
+    page.next_page_token = page.entries.back()->with_facts(
+        [&](const Facts& facts) { return PageToken::encode(facts, query.filter, query.order); });
   return page;
 }
 

@@ -3,10 +3,11 @@
 //
 // Invariants: an entry is in all of its maps or in none; a name that is not empty is in a folder and kind
 // once, from the moment it is reserved; records of entries in it change by change() where a map or a sum goes
-// by them. Listing order is by name, then id, and a page token names the last entry of its page, so pages
-// stay stable while resources come and go. Thread: the control thread.
+// by them. A page token names a position in the order of its list, so pages stay stable while resources come
+// and go. Thread: the control thread.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -17,6 +18,7 @@
 
 #include "base/refusal.h"
 #include "catalog/entry.h"
+#include "catalog/list_query.h"
 
 namespace obraz {
 
@@ -47,8 +49,10 @@ class Index {
     std::vector<EntryRef> entries;
     std::string next_page_token;  // empty: the last page
   };
-  Answer<Page> list(Kind kind, std::string_view folder, unsigned page_size,
-                    std::string_view page_token) const;
+  // A page may be short, or empty, and yet not the last: looking for more would have taken too long.
+  Page list(Kind kind, std::string_view folder, const ListQuery& query) const;
+  // By name, then id, until `visit` says false.
+  void each(Kind kind, std::string_view folder, const std::function<bool(const EntryRef&)>& visit) const;
 
   struct Contents {
     uint64_t counts[5] = {};  // by kind
@@ -67,8 +71,13 @@ class Index {
     return {entry.kind, entry.folder(), entry.name(), entry.id()};
   }
 
+  using ByName = std::map<NameKey, EntryRef>;
+  bool is_in(ByName::const_iterator at, Kind kind, std::string_view folder) const;
+  Page list_by_name(Kind kind, std::string_view folder, const ListQuery& query) const;
+  Page list_sorted(Kind kind, std::string_view folder, const ListQuery& query) const;
+
   std::unordered_map<std::string, EntryRef> by_id_;
-  std::map<NameKey, EntryRef> by_name_;
+  ByName by_name_;
   // Then by creation, and by id for two of one instant.
   std::map<FamilyKey, std::map<std::pair<int64_t, std::string>, EntryRef>> by_family_;
   std::set<std::tuple<Kind, std::string, std::string>> reserved_;
