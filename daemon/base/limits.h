@@ -137,4 +137,18 @@ constexpr unsigned kImportChildCpuSeconds =
 constexpr unsigned kImportChildFiles = 64;     // descriptors of the same
 constexpr unsigned kImportStallSeconds = 120;  // without any answer of a source, after which it has failed
 
+// --- what is on a disk (image/layout.h)
+// ----------------------------------------------------------------------------------
+constexpr uint64_t kLayoutReadSize = 1 * MiB;    // one read that the program which looks asks for
+constexpr uint64_t kLayoutReadTotal = 64 * MiB;  // all of them; they stay in memory until it ends
+constexpr unsigned kLayoutReads = 8192;          //
+constexpr uint64_t kLayoutMemory = 128 * MiB;    // of that program (RLIMIT_DATA)
+constexpr unsigned kLayoutCpuSeconds = 20;       // of the same; a disk takes a few hundredths
+constexpr unsigned kLayoutSeconds = 120;         // from its start to its answer, the reads included
+constexpr uint64_t kMaxLayoutAnswer = 128 * KiB;
+constexpr unsigned kMaxPartitions = 128;       // as many as a partition table of the usual size has room for
+constexpr unsigned kMaxLayoutText = 256;       // bytes of a label; btrfs has the longest
+constexpr unsigned kMaxPartitionName = 144;    // bytes; 36 units of UTF-16 have 108
+constexpr unsigned kMaxLayoutIdentifier = 64;  // bytes of a UUID, a type, the name of a file system
+
 }  // namespace obraz::limits

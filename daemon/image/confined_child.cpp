@@ -19,7 +19,6 @@
 #include <cstdlib>
 #include <mutex>
 
-#include "base/limits.h"
 #include "image/landlock.h"
 #include "image/syscall_filter.h"
 
@@ -85,7 +84,8 @@ struct Identity {
   int capability = -1;
 };
 
-Identity choose_identity(const std::vector<int>& files, bool may_write) {
+// `program` is -1, or one that nobody may not be able to run.
+Identity choose_identity(const std::vector<int>& files, bool may_write, int program) {
   Identity identity;
   uint64_t permitted = 0;
   if (!get_capabilities(permitted))
@@ -99,6 +99,9 @@ Identity choose_identity(const std::vector<int>& files, bool may_write) {
     identity.capability = CAP_DAC_READ_SEARCH;
   else if (!open_to_all && (permitted & bit(CAP_DAC_OVERRIDE)))
     identity.capability = CAP_DAC_OVERRIDE;
+  struct stat status {};
+  if (program >= 0 && (::fstat(program, &status) != 0 || !(status.st_mode & S_IXOTH)))
+    return identity;
   // One that we could not kill any more must stay what we are.
   const uint64_t to_change = bit(CAP_SETUID) | bit(CAP_SETGID) | bit(CAP_KILL);
   identity.nobody =
@@ -116,10 +119,18 @@ struct Plan {
   std::vector<int> sources;  // descriptors that become 0, 1, 2, …
   int report;                // an errno is written here when the child fails; closed by exec
   int ruleset;               // or -1
+  int program_fd;            // what `program` names by its number at exec, or -1
   SyscallFilter filter;
   Identity identity;
   bool may_write;
+  uint64_t memory_bytes;
+  unsigned cpu_seconds;
   pid_t parent;
+
+  // Behind those that the program gets, closed by exec.
+  int report_at() const { return int(sources.size()); }
+  int program_at() const { return report_at() + 1; }
+  int ruleset_at() const { return program_at() + 1; }
 };
 
 void write_decimal(char* at, unsigned value) {
@@ -184,13 +195,18 @@ bool take_identity(const Identity& identity) {
   for (size_t i = 0; i < plan.sources.size(); ++i)
     if (::dup2(plan.sources[i], int(i)) < 0)
       give_up(plan.report, errno);
-  const int report = int(plan.sources.size()), ruleset = report + 1;
-  if (!move_to(plan.report, report) || (plan.ruleset >= 0 && !move_to(plan.ruleset, ruleset)))
+  const int report = plan.report_at(), program = plan.program_at(), ruleset = plan.ruleset_at();
+  if (!move_to(plan.report, report) || (plan.program_fd >= 0 && !move_to(plan.program_fd, program)) ||
+      (plan.ruleset >= 0 && !move_to(plan.ruleset, ruleset)))
     give_up(plan.report, errno);
   // What is not close-on-exec anywhere in this process stays out of the child all the same.
-  ::syscall(SYS_close_range, unsigned(plan.ruleset >= 0 ? ruleset : report) + 1, ~0u, 0u);
-  if (!limit(RLIMIT_CORE, 0) || !limit(RLIMIT_DATA, limits::kImportChildMemory) ||
-      !limit(RLIMIT_STACK, 8 * limits::MiB) || !limit(RLIMIT_CPU, limits::kImportChildCpuSeconds) ||
+  if (plan.program_fd < 0)
+    ::close(program);
+  if (plan.ruleset < 0)
+    ::close(ruleset);
+  ::syscall(SYS_close_range, unsigned(ruleset) + 1, ~0u, 0u);
+  if (!limit(RLIMIT_CORE, 0) || !limit(RLIMIT_DATA, plan.memory_bytes) ||
+      !limit(RLIMIT_STACK, 8 * limits::MiB) || !limit(RLIMIT_CPU, plan.cpu_seconds) ||
       !limit(RLIMIT_NOFILE, limits::kImportChildFiles) ||
       (!plan.may_write && !limit(RLIMIT_FSIZE, kErrorBytes)))
     give_up(report, errno);
@@ -246,8 +262,18 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
 }  // namespace
 
 Answer<std::unique_ptr<ConfinedChild>> ConfinedChild::start(const Options& options) {
-  const std::string program = find_program(options.program);
-  if (program.empty())
+  // One that is given by its path may lie where the child's user and Landlock would not let it go, so it is
+  // opened here; it has to be a program itself, not a script.
+  OwnedFd given;
+  std::string program;
+  if (options.program.starts_with('/')) {
+    given = OwnedFd(::open(options.program.c_str(), O_PATH | O_CLOEXEC));
+    if (!given)
+      return refuse_os(errno, "", fmt::format("start {}", options.program));
+  } else {
+    program = find_program(options.program);
+  }
+  if (program.empty() && !given)
     return refuse(
         ErrorCode::failed_precondition, "",
         fmt::format("the program {} is not installed on the server (Debian: qemu-utils)", options.program));
@@ -266,14 +292,12 @@ Answer<std::unique_ptr<ConfinedChild>> ConfinedChild::start(const Options& optio
     return refuse_os(errno, "", fmt::format("start {}", options.program));
   const OwnedFd report_reader(report[0]);
   OwnedFd report_writer(report[1]);
-  const OwnedFd ruleset = make_ruleset(files, options.may_write);
+  const OwnedFd ruleset = make_ruleset(files, options.may_write, given.get());
   const size_t own = wanted.size();  // the rest is for the way to exec only
-  wanted.push_back(report_writer.get());
-  if (ruleset)
-    wanted.push_back(ruleset.get());
+  wanted.insert(wanted.end(), {report_writer.get(), given.get(), ruleset.get()});
   for (const int fd : wanted) {
-    moved.emplace_back(::fcntl(fd, F_DUPFD_CLOEXEC, kAboveTargets));
-    if (!moved.back())
+    moved.emplace_back(fd >= 0 ? ::fcntl(fd, F_DUPFD_CLOEXEC, kAboveTargets) : -1);
+    if (fd >= 0 && !moved.back())
       return refuse_os(errno, "", fmt::format("start {}", options.program));
   }
   report_writer.reset();
@@ -286,6 +310,8 @@ Answer<std::unique_ptr<ConfinedChild>> ConfinedChild::start(const Options& optio
     environment.push_back(kProcessIdVariable + std::string(kProcessIdDigits, ' '));
   }
   const auto argument_pointers = pointers(arguments), environment_pointers = pointers(environment);
+  if (given)
+    program = fmt::format("/proc/self/fd/{}", own + 1);
   Plan plan{
       .program = program.c_str(),
       .arguments = argument_pointers.data(),
@@ -293,10 +319,13 @@ Answer<std::unique_ptr<ConfinedChild>> ConfinedChild::start(const Options& optio
       .process_id = options.listens ? environment.back().data() + sizeof kProcessIdVariable - 1 : nullptr,
       .sources = {},
       .report = moved[own].get(),
-      .ruleset = ruleset ? moved.back().get() : -1,
+      .ruleset = moved[own + 2].get(),
+      .program_fd = moved[own + 1].get(),
       .filter = SyscallFilter::build({.program = program.c_str(), .may_write = options.may_write}),
-      .identity = choose_identity(files, options.may_write),
+      .identity = choose_identity(files, options.may_write, given.get()),
       .may_write = options.may_write,
+      .memory_bytes = options.memory_bytes,
+      .cpu_seconds = options.cpu_seconds,
       .parent = ::getpid()};
   for (size_t i = 0; i < own; ++i)
     plan.sources.push_back(moved[i].get());

@@ -1,4 +1,5 @@
-// ConfinedChild: a program that is run on a file it need not be trusted with (qemu-nbd, qemu-img).
+// ConfinedChild: a program that is run on bytes it need not be trusted with (qemu-nbd, qemu-img,
+// obraz-layout).
 //
 // It starts with the descriptors it is given and no others: nothing on standard input and output, an 8 KiB
 // memory file as standard error; as the user nobody when the daemon is root, without privileges and without a
@@ -20,6 +21,7 @@
 #include <string>
 #include <vector>
 
+#include "base/limits.h"
 #include "image/file_view.h"
 #include "image/stop_signal.h"
 
@@ -31,12 +33,14 @@ class ConfinedChild {
   static constexpr int kFirstFd = 3;
 
   struct Options {
-    std::string program;                 // a name to be looked up in $PATH
+    std::string program;                 // a name to be looked up in $PATH, or a path from / on
     std::vector<std::string> arguments;  // without the program's own name
     std::vector<int> descriptors;        // become kFirstFd + 0, 1, …; stay open here
     std::vector<size_t> files;           // which of those the child may open again by /proc/self/fd/N
     bool may_write = false;              // the files; without it the child can make no file grow either
     bool listens = false;  // descriptor kFirstFd is a listening socket (LISTEN_FDS, sd_listen_fds(3))
+    uint64_t memory_bytes = limits::kImportChildMemory;
+    unsigned cpu_seconds = limits::kImportChildCpuSeconds;
   };
   static Answer<std::unique_ptr<ConfinedChild>> start(const Options& options);
   ~ConfinedChild();  // kills it and waits for its end

@@ -42,7 +42,7 @@ void add_path(int ruleset, const char* path, uint64_t access, uint64_t directory
 
 }  // namespace
 
-OwnedFd make_ruleset(const std::vector<int>& files, bool may_write) {
+OwnedFd make_ruleset(const std::vector<int>& files, bool may_write, int program) {
   const long version = ::syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION);
   if (version < 1)
     return {};
@@ -60,6 +60,8 @@ OwnedFd make_ruleset(const std::vector<int>& files, bool may_write) {
     add_path(ruleset.get(), path, read | LANDLOCK_ACCESS_FS_EXECUTE, LANDLOCK_ACCESS_FS_READ_DIR);
   for (const char* path : kReadable)
     add_path(ruleset.get(), path, read, LANDLOCK_ACCESS_FS_READ_DIR);
+  if (program >= 0 && !add_rule(ruleset.get(), program, read | LANDLOCK_ACCESS_FS_EXECUTE))
+    return {};
   const uint64_t truncate = attributes.handled_files & kTruncate;
   for (const int fd : files)
     if (!add_rule(ruleset.get(), fd, may_write ? read | write | truncate : read))

@@ -9,9 +9,9 @@
 
 namespace obraz {
 
-// Allows to run programs and load libraries of the system and to open the files behind `files`; nothing else,
-// and no network. Empty when the kernel has no Landlock.
-OwnedFd make_ruleset(const std::vector<int>& files, bool may_write);
+// Allows to run programs and load libraries of the system, to run `program` (or -1), and to open the files
+// behind `files`; nothing else, and no network. Empty when the kernel has no Landlock.
+OwnedFd make_ruleset(const std::vector<int>& files, bool may_write, int program = -1);
 
 // In the child, after PR_SET_NO_NEW_PRIVS; async-signal-safe. 0, or an errno.
 int restrict_self(int ruleset);

@@ -87,6 +87,43 @@ TEST_F(ConfinedChildTest, OtherFilesAreOutOfReach) {
   EXPECT_EQ(work_.entries().size(), 1u);
 }
 
+// One that lies where neither the child's user nor Landlock lets it go.
+TEST_F(ConfinedChildTest, ProgramIsRunByItsPath) {
+  shell(fmt::format("mkdir {0} && cp /bin/sleep {0}/program && chmod 0755 {0}/program && chmod 0700 {0}",
+                    work_ / "private"));
+  ConfinedChild::Options options;
+  options.program = work_ / "private/program";
+  options.arguments = {"0"};
+  const StopSignal stop({});
+  auto child = ConfinedChild::start(options);
+  ASSERT_TRUE(child.has_value()) << child.error().message;
+  EXPECT_EQ((*child)->wait(stop, 60).value_or(-1), 0) << (*child)->complaint();
+  // One that only its owner may run is run by its owner.
+  shell(fmt::format("chmod 0700 {}", options.program));
+  child = ConfinedChild::start(options);
+  ASSERT_TRUE(child.has_value()) << child.error().message;
+  EXPECT_EQ((*child)->wait(stop, 60).value_or(-1), 0) << (*child)->complaint();
+  shell(fmt::format("chmod 0600 {}", options.program));
+  EXPECT_FALSE(ConfinedChild::start(options).has_value());
+  options.program = work_ / "private/other";
+  child = ConfinedChild::start(options);
+  ASSERT_FALSE(child.has_value());
+  EXPECT_EQ(child.error().code, ErrorCode::not_found);
+}
+
+TEST_F(ConfinedChildTest, LimitsMayBeNarrower) {
+  ConfinedChild::Options options;
+  options.program = "sh";
+  options.arguments = {"-c", "exec >&2; ulimit -d; ulimit -t"};
+  options.memory_bytes = limits::kLayoutMemory;
+  options.cpu_seconds = 7;
+  auto child = ConfinedChild::start(options);
+  ASSERT_TRUE(child.has_value()) << child.error().message;
+  const StopSignal stop({});
+  EXPECT_TRUE((*child)->wait(stop, 60).has_value());
+  EXPECT_EQ((*child)->complaint(), "131072 7");
+}
+
 TEST_F(ConfinedChildTest, WaitEndsWhenStopped) {
   ConfinedChild::Options options;
   options.program = "sleep";
