@@ -187,6 +187,20 @@ constexpr unsigned long kHarmlessIoctls[] = {
     BLKSECTGET, BLKROGET,     FIGETBSZ,  HDIO_GETGEO, FIONREAD, FIONBIO,  FIOCLEX,     FS_IOC_GETFLAGS,
 };
 
+// Of a program that parses: its descriptors, memory (mmap is below), and its end. No call here opens a file
+// or makes one grow.
+constexpr long kNeededToParse[] = {
+    SYS_read,           SYS_pread64,      SYS_write,         SYS_lseek,
+    SYS_close,          SYS_recvfrom,     SYS_sendto,        SYS_newfstatat,
+    SYS_fadvise64,      SYS_brk,          SYS_munmap,        SYS_madvise,
+    SYS_futex,          SYS_getrandom,    SYS_clock_gettime, SYS_restart_syscall,
+    SYS_exit,           SYS_exit_group,   SYS_getpid,        SYS_gettid,
+    SYS_rt_sigprocmask, SYS_rt_sigaction, SYS_rt_sigreturn,  SYS_mremap,
+#if defined(__x86_64__)
+    SYS_fstat,
+#endif
+};
+
 constexpr size_t kNumberAt = offsetof(seccomp_data, nr), kArchitectureAt = offsetof(seccomp_data, arch);
 constexpr size_t argument_at(unsigned index) {  // its lower half, on the little-endian machines above
   return offsetof(seccomp_data, args) + index * sizeof(uint64_t);
@@ -228,18 +242,48 @@ void SyscallFilter::allow_own(long number) {
   allow_when(number, 0, 0, EPERM);
 }
 
+// The calls of another processor, whose numbers mean something else, end the process. The number is loaded
+// then.
+void SyscallFilter::begin() {
+  load(kArchitectureAt);
+  add(kEqual, kArchitecture, 1, 0);
+  add(kReturn, SECCOMP_RET_KILL_PROCESS);
+  load(kNumberAt);
+  if (kOtherNumbers != 0) {
+    add(kAtLeast, kOtherNumbers, 0, 1);
+    add(kReturn, SECCOMP_RET_KILL_PROCESS);
+  }
+}
+
+SyscallFilter SyscallFilter::build_for_parsing() {
+  SyscallFilter f;
+  if (kArchitecture == 0)
+    return f;
+  f.begin();
+  for (const long number : kNeededToParse) {
+    f.add(kEqual, uint32_t(number), 0, 1);
+    f.add(kReturn, SECCOMP_RET_ALLOW);
+  }
+  // abort() ends it, nothing else is to be signalled.
+  f.allow_own(SYS_tgkill);
+  // Memory of its own only. A file that is mapped gets a page for every one that is looked at, holes
+  // included, and that is memory which no limit of the process counts.
+  f.add(kEqual, SYS_mmap, 0, 5);  // all others are refused below
+  f.load(argument_at(3));
+  f.add(BPF_ALU | BPF_AND | BPF_K, MAP_PRIVATE | MAP_ANONYMOUS);
+  f.add(kEqual, MAP_PRIVATE | MAP_ANONYMOUS, 0, 2);
+  f.load(argument_at(2));
+  f.add(kAnyBit, PROT_EXEC, 0, 1);
+  f.add(kReturn, answer(EPERM));
+  f.add(kReturn, SECCOMP_RET_ALLOW);
+  return f;
+}
+
 SyscallFilter SyscallFilter::build(const Options& options) {
   SyscallFilter f;
   if (kArchitecture == 0)
     return f;
-  f.load(kArchitectureAt);
-  f.add(kEqual, kArchitecture, 1, 0);
-  f.add(kReturn, SECCOMP_RET_KILL_PROCESS);
-  f.load(kNumberAt);
-  if (kOtherNumbers != 0) {
-    f.add(kAtLeast, kOtherNumbers, 0, 1);
-    f.add(kReturn, SECCOMP_RET_KILL_PROCESS);
-  }
+  f.begin();
   f.add(kAtLeast, kNewest + 1, 0, 1);
   f.add(kReturn, answer(ENOSYS));
   for (const long number : kRefused)
