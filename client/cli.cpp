@@ -31,6 +31,7 @@ class CommandLine {
     add_disks();
     add_snapshots();
     add_folders();
+    add_access();
     add_others();
   }
 
@@ -222,6 +223,14 @@ class CommandLine {
     }
     for (CLI::App* mark : {deprecate, obsolete})
       mark->add_option("--replacement", arguments_.replacement, "the image to use instead");
+    CLI::App* share = leaf(images, "share", "let everybody make disks from an image, or nobody else any more",
+                           &Commands::image_share);
+    target(share, "IMAGE", "its name or id");
+    CLI::App* with = share->add_option_group("with");
+    with->add_flag("--public", arguments_.is_public, "everybody may see it and make disks from it");
+    with->add_flag("--private", arguments_.is_private, "only those to whom it has been granted otherwise");
+    with->require_option(1);
+    changes(share);
     CLI::App* out = leaf(images, "export", "write an image into a new file", &Commands::image_export);
     target(out, "IMAGE", "its name or id");
     out->add_option("FILE", arguments_.other, "the file to make; it must not exist")->required();
@@ -319,6 +328,37 @@ class CommandLine {
     CLI::App* remove = leaf(folders, "delete", "delete a folder; it must be empty", &Commands::folder_delete);
     target(remove, "FOLDER", "its name or id");
     changes(remove);
+  }
+
+  void add_access() {
+    CLI::App* access = group("access", "access: who may do what");
+    const auto about = [this](CLI::App* leaf) {
+      target(leaf, "RESOURCE",
+             "image/NAME, disk/NAME, snapshot/NAME or folder/NAME; an id may stand for a name");
+    };
+    about(leaf(access, "list", "show the bindings of a resource", &Commands::access_list));
+    CLI::App* set =
+        leaf(access, "set", "put other bindings in place of all those there are", &Commands::access_set);
+    about(set);
+    set->add_option("--bind", arguments_.bindings, "may repeat; none: takes all away")
+        ->type_name("ROLE=SUBJECT")
+        ->allow_extra_args(false);
+    changes(set);
+    CLI::App* grant = leaf(access, "grant", "give a role on a resource", &Commands::access_grant);
+    CLI::App* revoke = leaf(access, "revoke", "take a role on a resource away", &Commands::access_revoke);
+    for (CLI::App* change : {grant, revoke}) {
+      about(change);
+      change->add_option("--role", arguments_.role, "see, use images, change, or all of it")
+          ->required()
+          ->check(CLI::IsMember({"viewer", "images.user", "editor", "admin"}));
+      change
+          ->add_option("--to", arguments_.subjects,
+                       "user:NAME, group:NAME or allAuthenticatedUsers; may repeat")
+          ->required()
+          ->allow_extra_args(false);
+      changes(change);
+    }
+    revoke->get_option("--to")->description("user:NAME, group:NAME or allAuthenticatedUsers; may repeat");
   }
 
   void add_others() {

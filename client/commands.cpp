@@ -472,6 +472,84 @@ int Commands::snapshot_update() {
   return change<v1::Snapshot>("SnapshotService.Update", std::move(request), "updated", kSnapshots);
 }
 
+// --- access
+// -----------------------------------------------------------------------------------------------------------
+Outcome<std::pair<std::string, std::string>> Commands::access_target() const {
+  constexpr std::pair<const char*, const char*> kServices[] = {{"image/", "ImageService"},
+                                                               {"disk/", "DiskService"},
+                                                               {"snapshot/", "SnapshotService"},
+                                                               {"folder/", "FolderService"}};
+  for (const auto& [word, service] : kServices)
+    if (arguments_.target.starts_with(word))
+      return std::pair<std::string, std::string>(service, arguments_.target.substr(std::string(word).size()));
+  v1::Error error;
+  error.set_code(v1::Error::INVALID_ARGUMENT);
+  error.set_field("resource_id");
+  error.set_message("name image/NAME, disk/NAME, snapshot/NAME or folder/NAME, not " + arguments_.target);
+  return std::unexpected(error);
+}
+
+int Commands::access_list() {
+  const auto resource = access_target();
+  if (!resource)
+    return refused(resource.error());
+  auto request = new_request<v1::ListAccessBindingsRequest>();
+  request.set_resource_id(resource->second);
+  return list<v1::ListAccessBindingsRequest, v1::ListAccessBindingsResponse>(
+      resource->first + ".ListAccessBindings", std::move(request),
+      [](auto& response) { return response.mutable_access_bindings(); });
+}
+
+int Commands::change_access(v1::AccessBindingDelta::Action action) {
+  const auto resource = access_target();
+  if (!resource)
+    return refused(resource.error());
+  auto request = new_request<v1::UpdateAccessBindingsRequest>();
+  request.set_resource_id(resource->second);
+  for (const std::string& subject : arguments_.subjects) {
+    v1::AccessBindingDelta& delta = *request.add_access_binding_deltas();
+    delta.set_action(action);
+    delta.mutable_access_binding()->set_role_id(arguments_.role);
+    delta.mutable_access_binding()->set_subject(subject);
+  }
+  return act(resource->first + ".UpdateAccessBindings", std::move(request),
+             action == v1::AccessBindingDelta::ADD ? "access granted" : "access revoked");
+}
+
+int Commands::access_set() {
+  const auto resource = access_target();
+  if (!resource)
+    return refused(resource.error());
+  auto request = new_request<v1::SetAccessBindingsRequest>();
+  request.set_resource_id(resource->second);
+  for (const std::string& text : arguments_.bindings) {
+    v1::AccessBinding& binding = *request.add_access_bindings();
+    const size_t equals = std::min(text.find('='), text.size());
+    binding.set_role_id(text.substr(0, equals));
+    binding.set_subject(text.substr(std::min(equals + 1, text.size())));
+  }
+  return act(resource->first + ".SetAccessBindings", std::move(request), "access set");
+}
+
+int Commands::access_grant() {
+  return change_access(v1::AccessBindingDelta::ADD);
+}
+
+int Commands::access_revoke() {
+  return change_access(v1::AccessBindingDelta::REMOVE);
+}
+
+int Commands::image_share() {
+  auto request = new_request<v1::UpdateAccessBindingsRequest>();
+  request.set_resource_id(arguments_.target);
+  v1::AccessBindingDelta& delta = *request.add_access_binding_deltas();
+  delta.set_action(arguments_.is_public ? v1::AccessBindingDelta::ADD : v1::AccessBindingDelta::REMOVE);
+  delta.mutable_access_binding()->set_role_id("images.user");
+  delta.mutable_access_binding()->set_subject("allAuthenticatedUsers");
+  return act("ImageService.UpdateAccessBindings", std::move(request),
+             arguments_.is_public ? "is public now" : "is no longer public");
+}
+
 // --- folders
 // ----------------------------------------------------------------------------------------------------------
 int Commands::folder_create() {

@@ -11,6 +11,7 @@
 
 #include "client/attach.h"
 #include "client/connection.h"
+#include "obraz/v1/access.pb.h"
 #include "obraz/v1/disk_service.pb.h"
 #include "obraz/v1/folder_service.pb.h"
 #include "obraz/v1/image_service.pb.h"
@@ -36,6 +37,9 @@ struct Arguments {
   std::string image, snapshot, from_disk, from_snapshot, from_image, consumer, idempotency_key;
   int64_t size = 0, min_disk_size = 0;  // bytes; 0: not given
   bool async = false;
+  std::string role;
+  std::vector<std::string> subjects, bindings;
+  bool is_public = false, is_private = false;
   std::string filter, order_by;
 };
 
@@ -73,6 +77,11 @@ class Commands {
   int folder_get();
   int folder_update();
   int folder_delete();
+  int image_share();
+  int access_list();
+  int access_set();
+  int access_grant();
+  int access_revoke();
   int diff();
   int space();
   int operation_list();
@@ -112,6 +121,9 @@ class Commands {
   Outcome<v1::Operation> await(v1::Operation operation);
   template <typename Request>
   Outcome<v1::Operation> operate(const std::string& method, Request request);
+  // The service of the resource that the command is about, and its name or id.
+  Outcome<std::pair<std::string, std::string>> access_target() const;
+  int change_access(v1::AccessBindingDelta::Action action);
   int print_operation(const v1::Operation& operation) const;
   // Of the disk that the command is about.
   struct Export {

@@ -94,6 +94,46 @@ std::string deprecation_text(const v1::Deprecation& deprecation) {
          (deprecation.replacement_id().empty() ? "" : ", replaced by " + deprecation.replacement_id());
 }
 
+std::string file_system_text(const v1::FileSystem& file_system) {
+  if (file_system.type().empty())
+    return "no file system known";
+  return file_system.type() + (file_system.label().empty() ? "" : " \"" + file_system.label() + "\"");
+}
+
+// What was found on an image: a row for the whole, one for each partition.
+std::vector<Row> layout_rows(const v1::Image& image) {
+  if (!image.has_layout())
+    return {};
+  const v1::Layout& layout = image.layout();
+  std::string whole = layout.table() == v1::Layout::GPT   ? "GPT"
+                      : layout.table() == v1::Layout::DOS ? "DOS partition table"
+                                                          : file_system_text(layout.file_system());
+  switch (layout.boot()) {
+    case v1::Layout::BIOS:
+      whole += ", boots by BIOS";
+      break;
+    case v1::Layout::UEFI:
+      whole += ", boots by UEFI";
+      break;
+    case v1::Layout::BIOS_AND_UEFI:
+      whole += ", boots by BIOS and UEFI";
+      break;
+    default:
+      break;
+  }
+  if (layout.incomplete())
+    whole += ", and more that is not shown";
+  std::vector<Row> rows = {{"layout", whole}};
+  for (const v1::Partition& partition : layout.partitions())
+    rows.push_back({fmt::format("partition {}", partition.number()),
+                    fmt::format("{}, {} at {}{}", file_system_text(partition.file_system()),
+                                size_text(partition.length()), size_text(partition.offset()),
+                                partition.name().empty() ? "" : ", named " + partition.name())});
+  if (layout.windows() != v1::Layout::NO_WINDOWS)
+    rows.push_back({"windows", layout.windows_evidence()});
+  return rows;
+}
+
 std::string quota_text(int64_t used, int64_t most) {
   return most == 0 ? fmt::to_string(used) : fmt::format("{} of {}", used, most);
 }
@@ -185,6 +225,12 @@ Row row(const v1::Snapshot& snapshot) {
           size_text(snapshot.disk_size()),
           short_time(snapshot.created_at())};
 }
+Row heading(const v1::AccessBinding&) {
+  return {"ROLE", "SUBJECT"};
+}
+Row row(const v1::AccessBinding& binding) {
+  return {binding.role_id(), binding.subject()};
+}
 Row heading(const v1::Operation&) {
   return {"ID", "STATE", "CREATED", "BY", "DESCRIPTION"};
 }
@@ -201,6 +247,7 @@ std::string details(const v1::Image& image) {
                            {"smallest disk", size_and_bytes(image.min_disk_size())},
                            {"source", source_text(image.source())}};
   std::ranges::copy(system_rows(image), std::back_inserter(more));
+  std::ranges::copy(layout_rows(image), std::back_inserter(more));
   return with(common(image), std::move(more));
 }
 

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "obraz/v1/access.pb.h"
 #include "obraz/v1/disk.pb.h"
 #include "obraz/v1/error.pb.h"
 #include "obraz/v1/folder.pb.h"
@@ -34,11 +35,13 @@ Row heading(const v1::Image&);
 Row heading(const v1::Disk&);
 Row heading(const v1::Snapshot&);
 Row heading(const v1::Folder&);
+Row heading(const v1::AccessBinding&);
 Row heading(const v1::Operation&);
 Row row(const v1::Image& image);
 Row row(const v1::Disk& disk);
 Row row(const v1::Snapshot& snapshot);
 Row row(const v1::Folder& folder);
+Row row(const v1::AccessBinding& binding);
 Row row(const v1::Operation& operation);
 std::string details(const v1::Image& image);
 std::string details(const v1::Disk& disk);

@@ -128,7 +128,8 @@ awaitable<Answer<void>> ControlPlane::start() {
 
 Answer<void> ControlPlane::listen() {
   nbd::ServerOptions options;
-  options.unix_socket = nbd::UnixOptions{config_.nbd_unix_path, 0600, std::nullopt};
+  // Whoever may reach the folder may connect; what each may attach is decided by who it is.
+  options.unix_socket = nbd::UnixOptions{config_.nbd_unix_path, 0666, std::nullopt};
   options.max_sessions = config_.max_sessions;
   for (const std::string& text : config_.nbd_tcp) {
     const auto where = nbd::parse_host_port(text);
@@ -150,6 +151,7 @@ Answer<void> ControlPlane::listen() {
     else if (facts.nbd_tcp_address.empty())
       facts.nbd_tcp_address = listening.address;
   }
+  jobs_.examine_images();
   services_.emplace(catalog_, jobs_, store_, std::move(facts), [this] { return load(); });
   auto control = ControlServer::listen(context_.get_executor(), config_.control_path, services_->methods());
   if (!control)

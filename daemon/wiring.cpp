@@ -4,9 +4,12 @@
 #include <future>
 
 #include "base/limits.h"
+#include "catalog/codes.h"
 #include "image/copy.h"
 #include "image/export.h"
+#include "image/layout.h"
 #include "image/source.h"
+#include "image/volume_access.h"
 
 namespace obraz {
 namespace {
@@ -44,12 +47,54 @@ class OpenedSource final : public ImageTransfer::Source {
   bool is_file_;
 };
 
+void put(const FileSystem& from, v1::FileSystem& into) {
+  into.set_type(from.type);
+  into.set_label(from.label);
+  into.set_uuid(from.uuid);
+}
+
+v1::Layout message_of(const DiskLayout& layout) {
+  v1::Layout message;
+  message.set_table(layout.table == PartitionTable::gpt   ? v1::Layout::GPT
+                    : layout.table == PartitionTable::dos ? v1::Layout::DOS
+                                                          : v1::Layout::NO_TABLE);
+  message.set_table_id(layout.table_id);
+  for (const Partition& partition : layout.partitions) {
+    v1::Partition& into = *message.add_partitions();
+    into.set_number(int32_t(partition.number));
+    into.set_offset(int64_t(partition.offset));
+    into.set_length(int64_t(partition.length));
+    into.set_type(partition.type);
+    into.set_name(partition.name);
+    into.set_uuid(partition.uuid);
+    into.set_active(partition.active);
+    put(partition.file_system, *into.mutable_file_system());
+  }
+  put(layout.file_system, *message.mutable_file_system());
+  message.set_boot(layout.boot == BootMethod::both   ? v1::Layout::BIOS_AND_UEFI
+                   : layout.boot == BootMethod::bios ? v1::Layout::BIOS
+                   : layout.boot == BootMethod::uefi ? v1::Layout::UEFI
+                                                     : v1::Layout::NO_BOOT);
+  message.set_windows(layout.windows.content == WindowsContent::boot   ? v1::Layout::WINDOWS_BOOT
+                      : layout.windows.content == WindowsContent::data ? v1::Layout::WINDOWS_DATA
+                                                                       : v1::Layout::NO_WINDOWS);
+  message.set_windows_evidence(layout.windows.sentence());
+  message.set_incomplete(layout.incomplete);
+  return message;
+}
+
 }  // namespace
 
 // --- exports
 // ----------------------------------------------------------------------------------------------------------
-boost::asio::awaitable<Answer<nbd::Export>> CatalogExports::find(std::string name, nbd::Peer) {
-  const auto found = catalog_.find_export(name);
+// TCP knows nobody: whoever may reach its port is as good as the user that the daemon runs as.
+SubjectRef CatalogExports::subject_of(const nbd::Peer& peer) {
+  return peer.credentials ? subjects_.subject_of({peer.credentials->uid, peer.credentials->gid})
+                          : subjects_.self();
+}
+
+boost::asio::awaitable<Answer<nbd::Export>> CatalogExports::find(std::string name, nbd::Peer peer) {
+  const auto found = catalog_.find_export(*subject_of(peer), name);
   if (!found)
     co_return std::unexpected(found.error());
   nbd::Export exported;
@@ -62,9 +107,9 @@ boost::asio::awaitable<Answer<nbd::Export>> CatalogExports::find(std::string nam
   co_return exported;
 }
 
-boost::asio::awaitable<Answer<std::vector<nbd::ListedExport>>> CatalogExports::list(nbd::Peer) {
+boost::asio::awaitable<Answer<std::vector<nbd::ListedExport>>> CatalogExports::list(nbd::Peer peer) {
   std::vector<nbd::ListedExport> listed;
-  for (ExportInfo& info : catalog_.list_exports(kMaxListed))
+  for (ExportInfo& info : catalog_.list_exports(*subject_of(peer), kMaxListed))
     listed.push_back({std::move(info.name), std::move(info.description)});
   co_return listed;
 }
@@ -110,6 +155,24 @@ Answer<void> StoreTransfer::import(Source& source, VolumeId into, Progress& prog
     return refuse(volume.error().code, "", "opening the new volume: " + describe(volume.error()));
   return copy_to_volume(static_cast<OpenedSource&>(source).source(), reactor_, std::move(*volume), progress,
                         stop);
+}
+
+Answer<v1::Layout> StoreTransfer::examine(VolumeId id, std::stop_token stop) {
+  Result<Volume> volume = open_volume(id);
+  if (!volume)
+    return refuse(volume.error().code, "", "opening the volume: " + describe(volume.error()));
+  const uint64_t size_bytes = volume->size_bytes();
+  VolumeAccess access(reactor_, std::move(*volume));
+  const ReadDisk read = [&access](uint64_t offset, Bytes into) -> Answer<void> {
+    const Status status = access.run([offset, into](Volume& v) { return v.read(offset, into); });
+    if (!status)
+      return std::unexpected(refusal_of(status.error(), "reading the volume"));
+    return {};
+  };
+  const auto layout = probe_layout(read, size_bytes, std::move(stop));
+  if (!layout)
+    return std::unexpected(layout.error());
+  return message_of(*layout);
 }
 
 Answer<void> StoreTransfer::export_to(VolumeId from, const std::string& path, const std::string& format,

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "catalog/catalog.h"
+#include "control/subject.h"
 #include "control/transfer.h"
 #include "io/reactor.h"
 #include "nbd/export.h"
@@ -26,7 +27,10 @@ class CatalogExports final : public nbd::ExportSource {
   void detach(const nbd::Export& exported) override;
 
  private:
+  SubjectRef subject_of(const nbd::Peer& peer);
+
   Catalog& catalog_;
+  Subjects subjects_;
   uint64_t next_session_ = 1;
 };
 
@@ -38,6 +42,7 @@ class StoreTransfer final : public ImageTransfer {
   Answer<std::unique_ptr<Source>> open(const std::string& source, const std::string& format,
                                        std::stop_token stop) override;
   Answer<void> import(Source& source, VolumeId into, Progress& progress, std::stop_token stop) override;
+  Answer<v1::Layout> examine(VolumeId volume, std::stop_token stop) override;
   Answer<void> export_to(VolumeId from, const std::string& path, const std::string& format,
                          Progress& progress, std::stop_token stop) override;
 

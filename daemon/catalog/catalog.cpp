@@ -18,6 +18,26 @@ PutResource put(const Entry& entry, v1::ResourceRecord record, v1::ResourceStatu
   return PutResource{entry.key(), record.SerializeAsString()};
 }
 
+void remove(const Entry& entry, Transaction& transaction) {
+  transaction.push_back(RemoveResource{entry.key()});
+  if (entry.examined)
+    transaction.push_back(RemoveResource{entry.content_key()});
+  if (!entry.access.empty())
+    transaction.push_back(RemoveResource{entry.access_key()});
+}
+
+void put_access(const Entry& entry, const Bindings& bindings, Transaction& transaction) {
+  if (bindings.empty()) {
+    if (!entry.access.empty())
+      transaction.push_back(RemoveResource{entry.access_key()});
+    return;
+  }
+  v1::ResourceRecord record;
+  record.mutable_access()->set_resource_id(entry.id());
+  *record.mutable_access()->mutable_access_bindings() = bindings;
+  transaction.push_back(PutResource{entry.access_key(), record.SerializeAsString()});
+}
+
 }  // namespace
 
 Catalog::Catalog(boost::asio::any_io_executor executor, StoreAccess& store)
@@ -37,6 +57,8 @@ boost::asio::awaitable<Answer<void>> Catalog::load() {
     damaged.emplace(volume.id.value, volume.damaged);
 
   std::vector<EntryRef> half_made;
+  std::unordered_map<std::string, v1::ImageContent> contents;  // by image
+  std::unordered_map<std::string, Bindings> access;            // by resource
   for (const auto& [key, value] : *resources) {
     v1::ResourceRecord record;
     if (!record.ParseFromString(value) || record.resource_case() == v1::ResourceRecord::RESOURCE_NOT_SET) {
@@ -45,6 +67,14 @@ boost::asio::awaitable<Answer<void>> Catalog::load() {
     }
     if (record.resource_case() == v1::ResourceRecord::kOperation) {
       operations_.restore(record);
+      continue;
+    }
+    if (record.has_content()) {
+      contents[record.content().image_id()] = std::move(*record.mutable_content());
+      continue;
+    }
+    if (record.has_access()) {
+      access[record.access().resource_id()] = std::move(*record.mutable_access()->mutable_access_bindings());
       continue;
     }
     auto entry = std::make_shared<Entry>();
@@ -80,9 +110,20 @@ boost::asio::awaitable<Answer<void>> Catalog::load() {
 
   if (!index_.find_id(kDefaultFolder))
     insert_default_folder();
+  for (auto& [id, bindings] : access)
+    if (const EntryRef entry = index_.find_id(id))
+      index_.set_access(entry, std::move(bindings));
+  for (auto& [id, content] : contents)
+    if (const EntryRef image = index_.find_id(id)) {
+      image->content = std::move(content);
+      image->examined = true;
+    }
+  for (const EntryRef& entry : index_.all())
+    if (entry->kind == Kind::image && !entry->examined && entry->status() == v1::READY)
+      to_examine_.push_back(entry);
 
   const Refusal interrupted{ErrorCode::unavailable, "", "interrupted by a restart of the daemon"};
-  const auto remove = [](const Entry& entry, Transaction& transaction) {
+  const auto remove_half_made = [](const Entry& entry, Transaction& transaction) {
     log::info("catalog: {} was being made when the daemon ended; it is removed", entry.title());
     if (entry.volume())
       transaction.push_back(DeleteVolume{entry.volume()});
@@ -94,7 +135,7 @@ boost::asio::awaitable<Answer<void>> Catalog::load() {
     std::erase_if(half_made, [&](const EntryRef& entry) {
       const bool ours = entry->id() == operation->message.metadata().resource_id();
       if (ours)
-        remove(*entry, transaction);
+        remove_half_made(*entry, transaction);
       return ours;
     });
     operations_.append_finished(*operation, &interrupted, transaction);
@@ -105,7 +146,7 @@ boost::asio::awaitable<Answer<void>> Catalog::load() {
   }
   for (const EntryRef& entry : half_made) {
     Transaction transaction;
-    remove(*entry, transaction);
+    remove_half_made(*entry, transaction);
     Status status = co_await store_.commit(std::move(transaction));
     if (!status)
       co_return std::unexpected(refusal_of(status.error(), "removing what was half-made"));
@@ -137,12 +178,18 @@ boost::asio::awaitable<Answer<OperationRef>> Catalog::run(Answer<Plan> planned) 
       plan.created[i]->record.set_volume_id((*ids)[i].value);
     if (plan.volumes)
       plan.volumes(plan.created, transaction);
-    for (const EntryRef& entry : plan.created)
+    for (const EntryRef& entry : plan.created) {
       transaction.push_back(put(*entry, entry->record, v1::READY));
+      if (entry->examined)
+        transaction.push_back(content_of(*entry, entry->content));
+    }
     for (const Plan::Changed& change : plan.changed)
-      transaction.push_back(put(*change.entry, change.after, v1::READY));
+      if (change.access)
+        put_access(*change.entry, *change.access, transaction);
+      else
+        transaction.push_back(put(*change.entry, change.after, v1::READY));
     for (const EntryRef& entry : plan.removed)
-      transaction.push_back(RemoveResource{entry->key()});
+      remove(*entry, transaction);
     operations_.append_finished(*plan.operation, nullptr, transaction);
     status = co_await commit(plan.operation, std::move(transaction));
   } else {
@@ -164,6 +211,8 @@ void Catalog::settle(const Plan& plan, bool done) {
     if (done) {
       entry->set_status(v1::READY);
       measure_later(entry);
+      if (entry->kind == Kind::image && !entry->examined)
+        to_examine_.push_back(entry);
     } else {
       index_.erase(*entry);
     }
@@ -177,6 +226,10 @@ void Catalog::settle(const Plan& plan, bool done) {
       index_.reserve_bytes(entry.folder(), -change.more_bytes);
     if (!done)
       continue;
+    if (change.access) {
+      index_.set_access(change.entry, *change.access);
+      continue;
+    }
     const v1::ResourceStatus status = entry.status();
     index_.change(change.entry, change.after);
     entry.set_status(status);
@@ -285,7 +338,8 @@ boost::asio::awaitable<Answer<void>> Catalog::start_import(ImportTicket& ticket,
   co_return Answer<void>();
 }
 
-boost::asio::awaitable<Answer<void>> Catalog::finish_import(ImportTicket& ticket) {
+boost::asio::awaitable<Answer<void>> Catalog::finish_import(ImportTicket& ticket,
+                                                            std::optional<v1::Layout> layout) {
   const VolumeId work = ticket.work_volume();
   Result<Store::Usage> usage = co_await store_.usage(work);
   Result<std::vector<VolumeId>> ids = co_await store_.new_volume_ids(1);
@@ -299,6 +353,12 @@ boost::asio::awaitable<Answer<void>> Catalog::finish_import(ImportTicket& ticket
   transaction.push_back(CloneVolume{(*ids)[0], work, VolumeKind::frozen, uint64_t(record.image().size())});
   transaction.push_back(DeleteVolume{work});
   transaction.push_back(put(*ticket.image, record, v1::READY));
+  v1::ImageContent content;
+  if (layout) {
+    content.set_image_id(ticket.image->id());
+    *content.mutable_layout() = std::move(*layout);
+    transaction.push_back(content_of(*ticket.image, content));
+  }
   operations_.append_finished(*ticket.operation, nullptr, transaction);
   Status status = co_await commit(ticket.operation, std::move(transaction));
   if (!status)
@@ -306,6 +366,10 @@ boost::asio::awaitable<Answer<void>> Catalog::finish_import(ImportTicket& ticket
   index_.change(ticket.image, std::move(record));
   ticket.image->set_status(v1::READY);
   ticket.image->measured = usage.has_value();
+  ticket.image->examined = layout.has_value();
+  ticket.image->content = std::move(content);
+  if (!layout)
+    to_examine_.push_back(ticket.image);
   operations_.finish(ticket.operation, nullptr);
   co_return Answer<void>();
 }
@@ -337,30 +401,92 @@ boost::asio::awaitable<void> Catalog::end_export(ExportTicket ticket, Answer<voi
   operations_.finish(ticket.operation, refusal);
 }
 
+// --- what is on images
+// ------------------------------------------------------------------------------------------------
+PutResource Catalog::content_of(const Entry& image, v1::ImageContent& content) {
+  v1::Layout& layout = *content.mutable_layout();
+  while (content.ByteSizeLong() > limits::kMaxContentSize) {  // some dozens of partitions fit
+    layout.mutable_partitions()->RemoveLast();
+    layout.set_incomplete(true);
+  }
+  v1::ResourceRecord record;
+  *record.mutable_content() = content;
+  return PutResource{image.content_key(), record.SerializeAsString()};
+}
+
+EntryRef Catalog::next_unexamined() {
+  while (!to_examine_.empty()) {
+    EntryRef image = std::move(to_examine_.front());
+    to_examine_.pop_front();
+    if (!image->examined && image->status() == v1::READY)
+      return image;
+  }
+  return nullptr;
+}
+
+// A deletion that is decided from here on takes it away again: commits reach the store in the order of their
+// decisions.
+boost::asio::awaitable<void> Catalog::keep_layout(EntryRef image, v1::Layout layout) {
+  if (image->status() != v1::READY || index_.find_id(image->id()) != image)
+    co_return;
+  image->content.set_image_id(image->id());
+  *image->content.mutable_layout() = std::move(layout);
+  image->examined = true;
+  Transaction transaction;
+  transaction.push_back(content_of(*image, image->content));
+  const Status status = co_await store_.commit(std::move(transaction));
+  if (!status)
+    log::warning("catalog: keeping what is on {}: {}", image->title(), describe(status.error()));
+}
+
 // --- exports by NBD
 // ---------------------------------------------------------------------------------------------------
-Answer<ExportInfo> Catalog::find_export(std::string_view name) const {
+namespace {
+
+// To be a client of it.
+Right right_to_attach(Kind kind) {
+  return kind == Kind::disk ? Right::change : Right::use;
+}
+
+}  // namespace
+
+Answer<ExportInfo> Catalog::find_export(const Subject& subject, std::string_view name) const {
   const EntryRef entry = index_.find_export(name);
-  if (!entry)
+  if (!entry || !rights_of(subject, *entry).has(Right::see))
     return refuse(ErrorCode::not_found, "", fmt::format("there is no export {}", name));
+  if (const auto allowed = check_right(subject, right_to_attach(entry->kind), *entry, ""); !allowed)
+    return std::unexpected(allowed.error());
   if (const auto idle = check_idle(*entry, ""); !idle)
     return std::unexpected(idle.error());
   return ExportInfo{entry->id(),     std::string(name),   entry->title(),
                     entry->volume(), entry->size_bytes(), entry->kind != Kind::disk};
 }
 
-std::vector<ExportInfo> Catalog::list_exports(size_t limit) const {
+std::vector<ExportInfo> Catalog::list_exports(const Subject& subject, size_t limit) const {
   std::vector<ExportInfo> exports;
-  for (const Kind kind : kVolumeKinds) {
-    index_.each(kind, kDefaultFolder, [&](const EntryRef& entry) {
-      if (exports.size() == limit)
-        return false;
-      if (check_idle(*entry, ""))
-        exports.push_back({entry->id(), entry->export_name(), entry->title(), entry->volume(),
-                           entry->size_bytes(), kind != Kind::disk});
-      return true;
-    });
-  }
+  const auto list_folder = [&](const Entry& folder) {
+    if (!may_enter(subject, folder))
+      return;
+    const std::string within = folder.id() == kDefaultFolder ? "" : folder.name() + "/";
+    const auto list = [&](const EntryRef& entry) {
+      if (check_idle(*entry, "") && rights_of(subject, *entry).has(right_to_attach(entry->kind)))
+        exports.push_back({entry->id(),
+                           entry->name().empty()
+                               ? entry->id()
+                               : fmt::format("{}/{}{}", word_for(entry->kind), within, entry->name()),
+                           entry->title(), entry->volume(), entry->size_bytes(), entry->kind != Kind::disk});
+      return exports.size() < limit;
+    };
+    for (const Kind kind : kVolumeKinds)
+      if (exports.size() < limit)
+        index_.each(kind, folder.id(), list);
+  };
+  list_folder(*index_.find_id(kDefaultFolder));
+  index_.each(Kind::folder, "", [&](const EntryRef& folder) {
+    if (folder->id() != kDefaultFolder)
+      list_folder(*folder);
+    return exports.size() < limit;
+  });
   return exports;
 }
 

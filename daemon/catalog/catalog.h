@@ -13,6 +13,7 @@
 #include <boost/asio/awaitable.hpp>
 #include <deque>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@
 #include "catalog/index.h"
 #include "catalog/operations.h"
 #include "catalog/store_access.h"
+#include "obraz/v1/access.pb.h"
 #include "obraz/v1/disk_service.pb.h"
 #include "obraz/v1/folder_service.pb.h"
 #include "obraz/v1/image_service.pb.h"
@@ -69,17 +71,19 @@ class Catalog {
 
   // --- reading
   // --------------------------------------------------------------------------------------------------------
-  awaitable<Answer<v1::Image>> get_image(v1::GetImageRequest request);
-  awaitable<Answer<v1::Image>> get_latest(v1::GetImageLatestByFamilyRequest request);
-  awaitable<Answer<v1::Snapshot>> get_snapshot(v1::GetSnapshotRequest request);
-  Answer<v1::Disk> get_disk(const v1::GetDiskRequest& request) const;
-  Answer<v1::ListImagesResponse> list_images(const v1::ListImagesRequest& request);
-  Answer<v1::ListDisksResponse> list_disks(const v1::ListDisksRequest& request) const;
-  Answer<v1::ListSnapshotsResponse> list_snapshots(const v1::ListSnapshotsRequest& request);
-  Answer<v1::Folder> get_folder(const v1::GetFolderRequest& request) const;
-  Answer<v1::ListFoldersResponse> list_folders(const v1::ListFoldersRequest& request) const;
-  awaitable<Answer<v1::DiffResponse>> diff(v1::DiffRequest request);
-  awaitable<Answer<v1::SpaceResponse>> space(v1::SpaceRequest request);
+  awaitable<Answer<v1::Image>> get_image(Caller caller, v1::GetImageRequest request);
+  awaitable<Answer<v1::Image>> get_latest(Caller caller, v1::GetImageLatestByFamilyRequest request);
+  awaitable<Answer<v1::Snapshot>> get_snapshot(Caller caller, v1::GetSnapshotRequest request);
+  Answer<v1::Disk> get_disk(const Caller& caller, const v1::GetDiskRequest& request) const;
+  Answer<v1::ListImagesResponse> list_images(const Caller& caller, const v1::ListImagesRequest& request);
+  Answer<v1::ListDisksResponse> list_disks(const Caller& caller, const v1::ListDisksRequest& request) const;
+  Answer<v1::ListSnapshotsResponse> list_snapshots(const Caller& caller,
+                                                   const v1::ListSnapshotsRequest& request);
+  Answer<v1::Folder> get_folder(const Caller& caller, const v1::GetFolderRequest& request) const;
+  Answer<v1::ListFoldersResponse> list_folders(const Caller& caller,
+                                               const v1::ListFoldersRequest& request) const;
+  awaitable<Answer<v1::DiffResponse>> diff(Caller caller, v1::DiffRequest request);
+  awaitable<Answer<v1::SpaceResponse>> space(Caller caller, v1::SpaceRequest request);
   size_t count(Kind kind) const { return index_.count(kind); }
   // KIND/NAME, or KIND/ID where there is no name; empty: no resource has the volume.
   std::string name_of(VolumeId volume) const;
@@ -89,7 +93,8 @@ class Catalog {
   OperationTable& operations() { return operations_; }
   // With its response.
   v1::Operation view(const OperationState& operation) const;
-  Answer<v1::ListOperationsResponse> list_operations(const v1::ListOperationsRequest& request) const;
+  Answer<v1::ListOperationsResponse> list_operations(const Caller& caller,
+                                                     const v1::ListOperationsRequest& request) const;
 
   // --- changing; the operation has ended when they answer
   // --------------------------------------------------------------
@@ -108,6 +113,16 @@ class Catalog {
   awaitable<Answer<OperationRef>> update_folder(Caller caller, v1::UpdateFolderRequest request);
   awaitable<Answer<OperationRef>> delete_folder(Caller caller, v1::DeleteFolderRequest request);
 
+  // --- who may do what; of resources of any kind
+  Answer<v1::ListAccessBindingsResponse> list_access(const Caller& caller, Kind kind,
+                                                     const v1::ListAccessBindingsRequest& request) const;
+  awaitable<Answer<OperationRef>> set_access(Caller caller, Kind kind, v1::SetAccessBindingsRequest request);
+  awaitable<Answer<OperationRef>> update_access(Caller caller, Kind kind,
+                                                v1::UpdateAccessBindingsRequest request);
+  // An operation that the subject may know of: its own, or one on what it may see.
+  bool may_see(const Subject& subject, const OperationState& operation) const;
+  bool may_cancel(const Subject& subject, const OperationState& operation) const;
+
   // --- import and export, whose bytes somebody else moves
   // ----------------------------------------------------------- Takes the name; the image is CREATING from
   // now on.
@@ -115,19 +130,27 @@ class Catalog {
   // Makes the work disk of `size_bytes` (of the source, not rounded). `format`: found by now. Where it
   // refuses, the ticket has still to be failed.
   awaitable<Answer<void>> start_import(ImportTicket& ticket, uint64_t size_bytes, std::string format);
-  // Turns the work disk into the image, at once; the operation has then ended. As above.
-  awaitable<Answer<void>> finish_import(ImportTicket& ticket);
+  // Turns the work disk, on which `layout` was found, into the image, at once; the operation has then ended.
+  // As above.
+  awaitable<Answer<void>> finish_import(ImportTicket& ticket, std::optional<v1::Layout> layout);
   // Removes every trace but the operation, which ends with the refusal.
   awaitable<void> fail_import(ImportTicket ticket, Refusal refusal);
   // The image stays as long as the ticket is not ended.
   Answer<ExportTicket> begin_export(const Caller& caller, const v1::ExportImageRequest& request);
   awaitable<void> end_export(ExportTicket ticket, Answer<void> outcome);
 
+  // --- what is on images
+  // ------------------------------------------------------------------------------------------------------
+  // An image that nobody has looked at; null: there is none. Each is answered once.
+  EntryRef next_unexamined();
+  // Keeps what was found on it, unless it is gone by now.
+  awaitable<void> keep_layout(EntryRef image, v1::Layout layout);
+
   // --- exports by NBD
   // ---------------------------------------------------------------------------------------------------
-  Answer<ExportInfo> find_export(std::string_view name) const;
-  // At most `limit` names that a client can ask for, of the folder default.
-  std::vector<ExportInfo> list_exports(size_t limit) const;
+  Answer<ExportInfo> find_export(const Subject& subject, std::string_view name) const;
+  // At most `limit` names that the client can ask for.
+  std::vector<ExportInfo> list_exports(const Subject& subject, size_t limit) const;
   // From here to detach() the resource is neither deleted nor reverted. `session`: the caller's number for
   // it, used once.
   Answer<void> attach(std::string_view resource_id, uint64_t session, std::string client, bool read_only);
@@ -143,8 +166,9 @@ class Catalog {
     struct Changed {
       EntryRef entry;
       v1::ResourceRecord after;
-      std::string new_name;    // reserved; empty: it keeps its name
-      int64_t more_bytes = 0;  // reserved in its folder
+      std::string new_name;            // reserved; empty: it keeps its name
+      int64_t more_bytes = 0;          // reserved in its folder
+      std::optional<Bindings> access;  // instead of `after`
     };
     std::vector<Changed> changed;
     std::function<void(const std::vector<EntryRef>& created, Transaction&)> volumes;
@@ -169,18 +193,37 @@ class Catalog {
   Answer<Plan> plan_delete(const Caller& caller, Kind kind, const std::string& folder, const std::string& id,
                            std::string_view field);
 
+  // Who may do what (catalog_access.cpp).
+  Rights rights_of(const Subject& subject, const Entry& entry) const;
+  // Whether it is there as far as the subject is concerned: it may see the folder, or something in it.
+  bool may_enter(const Subject& subject, const Entry& folder) const;
+  Answer<void> check_right(const Subject& subject, Right right, const Entry& entry,
+                           std::string_view field) const;
+  Index::Visible visible_to(const Subject& subject) const;
+  // The newest one of the family on which the subject has the right; null: none.
+  EntryRef latest_of_family(const Subject& subject, Right right, const std::string& folder,
+                            const std::string& family) const;
+  Answer<void> check_superuser(const Subject& subject, std::string_view field, std::string_view what) const;
+  template <typename Request>
+  Answer<EntryRef> find_bound(const Caller& caller, Kind kind, const Request& request) const;
+  Answer<Plan> plan_set_access(const Caller& caller, const EntryRef& entry, Answer<Bindings> bindings);
+
   // Steps of deciding (catalog_rules.cpp).
   std::string in_folder(const std::string& folder) const;
-  Answer<EntryRef> find_folder(const std::string& id_or_name, std::string_view field) const;
-  // Its id.
-  Answer<std::string> folder_of(const std::string& folder_id, std::string_view field = "folder_id") const;
-  Answer<std::string> folder_for_new(const std::string& folder_id) const;
-  Answer<std::string> source_folder(const std::string& folder, const std::string& source_folder_id) const;
-  Answer<void> check_not_obsolete(const Entry& image) const;
-  Answer<EntryRef> find(Kind kind, const std::string& folder, const std::string& id_or_name,
-                        std::string_view field) const;
-  Answer<EntryRef> find_source(Kind kind, const std::string& folder, const std::string& id_or_name,
+  Answer<EntryRef> find_folder(const Subject& subject, Right right, const std::string& id_or_name,
                                std::string_view field) const;
+  // Its id.
+  Answer<std::string> folder_of(const Subject& subject, const std::string& folder_id,
+                                std::string_view field = "folder_id") const;
+  Answer<std::string> folder_for_new(const Subject& subject, const std::string& folder_id) const;
+  Answer<std::string> source_folder(const Subject& subject, const std::string& folder,
+                                    const std::string& source_folder_id) const;
+  Answer<void> check_not_obsolete(const Subject& subject, const Entry& image) const;
+  // What the subject may not see is not found; what it may see, but not do, is refused.
+  Answer<EntryRef> find(const Subject& subject, Right right, Kind kind, const std::string& folder,
+                        const std::string& id_or_name, std::string_view field) const;
+  Answer<EntryRef> find_source(const Subject& subject, Right right, Kind kind, const std::string& folder,
+                               const std::string& id_or_name, std::string_view field) const;
   Answer<void> check_free(Kind kind, const std::string& folder, const std::string& name,
                           std::string_view field) const;
   Answer<void> check_idle(const Entry& entry, std::string_view field) const;
@@ -190,15 +233,18 @@ class Catalog {
   // What the folder allows: so many more of the kind, and so many bytes.
   Answer<void> check_quota(const std::string& folder, Kind kind, size_t more, uint64_t bytes) const;
 
+  // Shortens it to what is kept.
+  static PutResource content_of(const Entry& image, v1::ImageContent& content);
   template <typename Resource>
   EntryRef new_entry(Kind kind, const Caller& caller, Resource resource);
   void reserve_change(Plan& plan, const EntryRef& entry, v1::ResourceRecord after);
   void insert_default_folder();
   // The volume of a disk/NAME and so on.
-  Answer<VolumeId> find_volume(const std::string& name, std::string_view field) const;
+  Answer<VolumeId> find_volume(const Subject& subject, Right right, const std::string& name,
+                               std::string_view field) const;
 
   template <typename Response, typename Request, typename Append>
-  Answer<Response> list(Kind kind, const Request& request, Append append) const;
+  Answer<Response> list(const Subject& subject, Kind kind, const Request& request, Append append) const;
   v1::Disk disk_view(const Entry& entry) const;
   v1::Folder folder_view(const Entry& entry) const;
   // Counts the space of a snapshot or image; in the background, one at a time, or now.
@@ -212,7 +258,7 @@ class Catalog {
   Index index_;
   OperationTable operations_;
   size_t attachments_ = 0;
-  std::deque<EntryRef> to_measure_;
+  std::deque<EntryRef> to_measure_, to_examine_;
   bool measuring_ = false, stopping_ = false;
   AsyncEvent measured_;  // the background has come to its end
 };

@@ -113,7 +113,7 @@ EntryRef Catalog::new_entry(Kind kind, const Caller& caller, Resource resource) 
     resource.set_id(new_resource_id(kind));
   while (index_.find_id(resource.id()));
   *resource.mutable_created_at() = clock_.next();
-  resource.set_created_by(caller.subject);
+  resource.set_created_by(caller.subject->name);
   resource.set_status(v1::CREATING);
   auto entry = std::make_shared<Entry>();
   entry->kind = kind;
@@ -133,14 +133,14 @@ template EntryRef Catalog::new_entry(Kind kind, const Caller& caller, v1::Folder
 
 void Catalog::reserve_change(Plan& plan, const EntryRef& entry, v1::ResourceRecord after) {
   entry->busy = true;
-  plan.changed.push_back({entry, std::move(after), {}, 0});
+  plan.changed.push_back({entry, std::move(after), {}, 0, {}});
 }
 
 Answer<Catalog::Plan> Catalog::plan_create_disk(const Caller& caller, const v1::CreateDiskRequest& request) {
-  const auto folder = folder_for_new(request.folder_id());
+  const auto folder = folder_for_new(*caller.subject, request.folder_id());
   if (!folder)
     return std::unexpected(folder.error());
-  const auto from = source_folder(*folder, request.source_folder_id());
+  const auto from = source_folder(*caller.subject, *folder, request.source_folder_id());
   if (!from)
     return std::unexpected(from.error());
   if (const auto legal = rules::check_name(request.name()); !legal)
@@ -156,10 +156,10 @@ Answer<Catalog::Plan> Catalog::plan_create_disk(const Caller& caller, const v1::
     case v1::CreateDiskRequest::kFamily: {
       Answer<EntryRef> image = nullptr;
       if (request.source_case() == v1::CreateDiskRequest::kImageId) {
-        image = find_source(Kind::image, *from, request.image_id(), "image_id");
+        image = find_source(*caller.subject, Right::use, Kind::image, *from, request.image_id(), "image_id");
       } else if (const auto legal = rules::check_family(request.family()); !legal) {
         return std::unexpected(legal.error());
-      } else if (image = index_.latest_of_family(*from, request.family()); !*image) {
+      } else if (image = latest_of_family(*caller.subject, Right::use, *from, request.family()); !*image) {
         return refuse(ErrorCode::not_found, "family",
                       fmt::format("there is no image of the family {}{} that is not deprecated",
                                   request.family(), in_folder(*from)));
@@ -167,14 +167,15 @@ Answer<Catalog::Plan> Catalog::plan_create_disk(const Caller& caller, const v1::
       if (!image)
         return std::unexpected(image.error());
       source = *image;
-      if (const auto allowed = check_not_obsolete(*source); !allowed)
+      if (const auto allowed = check_not_obsolete(*caller.subject, *source); !allowed)
         return std::unexpected(allowed.error());
       least = std::max(source->size_bytes(), uint64_t(source->record.image().min_disk_size()));
       disk.set_source_image_id(source->id());
       break;
     }
     case v1::CreateDiskRequest::kSnapshotId: {
-      const auto snapshot = find_source(Kind::snapshot, *from, request.snapshot_id(), "snapshot_id");
+      const auto snapshot = find_source(*caller.subject, Right::use, Kind::snapshot, *from,
+                                        request.snapshot_id(), "snapshot_id");
       if (!snapshot)
         return std::unexpected(snapshot.error());
       source = *snapshot;
@@ -229,10 +230,10 @@ Answer<Catalog::Plan> Catalog::plan_create_disk(const Caller& caller, const v1::
 
 Answer<Catalog::Plan> Catalog::plan_create_image(const Caller& caller,
                                                  const v1::CreateImageRequest& request) {
-  const auto folder = folder_for_new(request.folder_id());
+  const auto folder = folder_for_new(*caller.subject, request.folder_id());
   if (!folder)
     return std::unexpected(folder.error());
-  const auto from = source_folder(*folder, request.source_folder_id());
+  const auto from = source_folder(*caller.subject, *folder, request.source_folder_id());
   if (!from)
     return std::unexpected(from.error());
   if (const auto legal = rules::check_name(request.name()); !legal)
@@ -244,13 +245,14 @@ Answer<Catalog::Plan> Catalog::plan_create_image(const Caller& caller,
   Answer<EntryRef> source = nullptr;
   switch (request.source_case()) {
     case v1::CreateImageRequest::kDiskId:
-      source = find_source(Kind::disk, *from, request.disk_id(), "disk_id");
+      source = find_source(*caller.subject, Right::use, Kind::disk, *from, request.disk_id(), "disk_id");
       break;
     case v1::CreateImageRequest::kSnapshotId:
-      source = find_source(Kind::snapshot, *from, request.snapshot_id(), "snapshot_id");
+      source = find_source(*caller.subject, Right::use, Kind::snapshot, *from, request.snapshot_id(),
+                           "snapshot_id");
       break;
     case v1::CreateImageRequest::kImageId:
-      source = find_source(Kind::image, *from, request.image_id(), "image_id");
+      source = find_source(*caller.subject, Right::use, Kind::image, *from, request.image_id(), "image_id");
       break;
     case v1::CreateImageRequest::SOURCE_NOT_SET:
       return refuse(ErrorCode::invalid_argument, "source",
@@ -291,6 +293,12 @@ Answer<Catalog::Plan> Catalog::plan_create_image(const Caller& caller,
   image.mutable_source()->set_id((*source)->id());
   Plan plan;
   plan.created.push_back(new_entry(Kind::image, caller, std::move(image)));
+  if ((*source)->examined) {  // the same bytes
+    Entry& entry = *plan.created[0];
+    entry.content = (*source)->content;
+    entry.content.set_image_id(entry.id());
+    entry.examined = true;
+  }
   plan.operation = operations_.begin(
       caller, fmt::format("Create {} from {}", plan.created[0]->title(), (*source)->title()),
       {plan.created[0]->id()});
@@ -303,7 +311,7 @@ Answer<Catalog::Plan> Catalog::plan_create_image(const Caller& caller,
 
 Answer<Catalog::Plan> Catalog::plan_create_snapshots(const Caller& caller,
                                                      const v1::CreateSnapshotsRequest& request) {
-  const auto folder = folder_for_new(request.folder_id());
+  const auto folder = folder_for_new(*caller.subject, request.folder_id());
   if (!folder)
     return std::unexpected(folder.error());
   if (const auto legal = check_common(request); !legal)
@@ -318,7 +326,8 @@ Answer<Catalog::Plan> Catalog::plan_create_snapshots(const Caller& caller,
   for (const auto& asked : request.snapshots()) {
     if (const auto legal = rules::check_name(asked.name()); !legal)
       return std::unexpected(legal.error());
-    const auto disk = find_source(Kind::disk, *folder, asked.disk_id(), "disk_id");
+    const auto disk =
+        find_source(*caller.subject, Right::use, Kind::disk, *folder, asked.disk_id(), "disk_id");
     if (!disk)
       return std::unexpected(disk.error());
     if (const auto free = check_free(Kind::snapshot, *folder, asked.name(), "name"); !free)
@@ -367,10 +376,11 @@ Answer<Catalog::Plan> Catalog::plan_create_snapshots(const Caller& caller,
 }
 
 Answer<Catalog::Plan> Catalog::plan_resize_disk(const Caller& caller, const v1::ResizeDiskRequest& request) {
-  const auto folder = folder_of(request.folder_id());
+  const auto folder = folder_of(*caller.subject, request.folder_id());
   if (!folder)
     return std::unexpected(folder.error());
-  const auto disk = find_source(Kind::disk, *folder, request.disk_id(), "disk_id");
+  const auto disk =
+      find_source(*caller.subject, Right::change, Kind::disk, *folder, request.disk_id(), "disk_id");
   if (!disk)
     return std::unexpected(disk.error());
   const auto size = rules::disk_size(request.size());
@@ -398,13 +408,15 @@ Answer<Catalog::Plan> Catalog::plan_resize_disk(const Caller& caller, const v1::
 }
 
 Answer<Catalog::Plan> Catalog::plan_revert_disk(const Caller& caller, const v1::RevertDiskRequest& request) {
-  const auto folder = folder_of(request.folder_id());
+  const auto folder = folder_of(*caller.subject, request.folder_id());
   if (!folder)
     return std::unexpected(folder.error());
-  const auto disk = find_source(Kind::disk, *folder, request.disk_id(), "disk_id");
+  const auto disk =
+      find_source(*caller.subject, Right::change, Kind::disk, *folder, request.disk_id(), "disk_id");
   if (!disk)
     return std::unexpected(disk.error());
-  const auto snapshot = find_source(Kind::snapshot, *folder, request.snapshot_id(), "snapshot_id");
+  const auto snapshot =
+      find_source(*caller.subject, Right::use, Kind::snapshot, *folder, request.snapshot_id(), "snapshot_id");
   if (!snapshot)
     return std::unexpected(snapshot.error());
   if ((*snapshot)->record.snapshot().source_disk_id() != (*disk)->id())
@@ -427,10 +439,10 @@ Answer<Catalog::Plan> Catalog::plan_revert_disk(const Caller& caller, const v1::
 
 Answer<Catalog::Plan> Catalog::plan_delete(const Caller& caller, Kind kind, const std::string& folder_id,
                                            const std::string& id, std::string_view field) {
-  const auto folder = folder_of(folder_id);
+  const auto folder = folder_of(*caller.subject, folder_id);
   if (!folder)
     return std::unexpected(folder.error());
-  const auto entry = find(kind, *folder, id, field);
+  const auto entry = find(*caller.subject, Right::change, kind, *folder, id, field);
   if (!entry)
     return std::unexpected(entry.error());
   // One whose volume is missing may be deleted, though nothing else may be done with it.
@@ -453,7 +465,7 @@ Answer<Catalog::Plan> Catalog::plan_delete(const Caller& caller, Kind kind, cons
 }
 
 Answer<ImportTicket> Catalog::begin_import(const Caller& caller, const v1::ImportImageRequest& request) {
-  const auto folder = folder_for_new(request.folder_id());
+  const auto folder = folder_for_new(*caller.subject, request.folder_id());
   if (!folder)
     return std::unexpected(folder.error());
   if (const auto legal = rules::check_name(request.name()); !legal)
@@ -464,6 +476,10 @@ Answer<ImportTicket> Catalog::begin_import(const Caller& caller, const v1::Impor
     return std::unexpected(legal.error());
   if (const auto legal = rules::check_import_source(request.source()); !legal)
     return std::unexpected(legal.error());
+  if (const auto allowed =
+          check_superuser(*caller.subject, "source", "have the daemon open files and servers");
+      !allowed)
+    return std::unexpected(allowed.error());
   if (const auto legal = rules::check_import_format(request.format()); !legal)
     return std::unexpected(legal.error());
   // Against the source's size once that is known.
@@ -501,14 +517,17 @@ Answer<ImportTicket> Catalog::begin_import(const Caller& caller, const v1::Impor
 }
 
 Answer<ExportTicket> Catalog::begin_export(const Caller& caller, const v1::ExportImageRequest& request) {
-  const auto folder = folder_of(request.folder_id());
+  const auto folder = folder_of(*caller.subject, request.folder_id());
   if (!folder)
     return std::unexpected(folder.error());
-  const auto image = find_source(Kind::image, *folder, request.image_id(), "image_id");
+  const auto image =
+      find_source(*caller.subject, Right::use, Kind::image, *folder, request.image_id(), "image_id");
   if (!image)
     return std::unexpected(image.error());
   if (const auto legal = rules::check_path(request.path(), "path"); !legal)
     return std::unexpected(legal.error());
+  if (const auto allowed = check_superuser(*caller.subject, "path", "have the daemon make files"); !allowed)
+    return std::unexpected(allowed.error());
   if (const auto legal = rules::check_export_format(request.format()); !legal)
     return std::unexpected(legal.error());
   ++(*image)->readers;

@@ -1,8 +1,6 @@
 // Catalog: answering without changing anything.
 #include <fmt/core.h>
 
-#include <charconv>
-
 #include "base/limits.h"
 #include "catalog/catalog.h"
 #include "catalog/codes.h"
@@ -18,7 +16,10 @@ Resource with_status(Resource resource, const Entry& entry) {
   return resource;
 }
 v1::Image image_view(const Entry& entry) {
-  return with_status(entry.record.image(), entry);
+  v1::Image image = with_status(entry.record.image(), entry);
+  if (entry.content.has_layout())
+    *image.mutable_layout() = entry.content.layout();
+  return image;
 }
 v1::Snapshot snapshot_view(const Entry& entry) {
   return with_status(entry.record.snapshot(), entry);
@@ -48,18 +49,19 @@ v1::Folder Catalog::folder_view(const Entry& entry) const {
   return folder;
 }
 
-Answer<v1::Folder> Catalog::get_folder(const v1::GetFolderRequest& request) const {
-  const auto entry = find_folder(request.folder_id(), "folder_id");
+Answer<v1::Folder> Catalog::get_folder(const Caller& caller, const v1::GetFolderRequest& request) const {
+  const auto entry = find_folder(*caller.subject, Right::see, request.folder_id(), "folder_id");
   if (!entry)
     return std::unexpected(entry.error());
   return folder_view(**entry);
 }
 
-Answer<v1::ListFoldersResponse> Catalog::list_folders(const v1::ListFoldersRequest& request) const {
+Answer<v1::ListFoldersResponse> Catalog::list_folders(const Caller& caller,
+                                                      const v1::ListFoldersRequest& request) const {
   const auto query = ListQuery::of(request);
   if (!query)
     return std::unexpected(query.error());
-  Index::Page page = index_.list(Kind::folder, "", *query);
+  Index::Page page = index_.list(Kind::folder, "", *query, visible_to(*caller.subject));
   v1::ListFoldersResponse response;
   for (const EntryRef& entry : page.entries)
     *response.add_folders() = folder_view(*entry);
@@ -74,11 +76,11 @@ std::string Catalog::name_of(VolumeId volume) const {
   return {};
 }
 
-boost::asio::awaitable<Answer<v1::Image>> Catalog::get_image(v1::GetImageRequest request) {
-  const auto folder = folder_of(request.folder_id());
+boost::asio::awaitable<Answer<v1::Image>> Catalog::get_image(Caller caller, v1::GetImageRequest request) {
+  const auto folder = folder_of(*caller.subject, request.folder_id());
   if (!folder)
     co_return std::unexpected(folder.error());
-  const auto entry = find(Kind::image, *folder, request.image_id(), "image_id");
+  const auto entry = find(*caller.subject, Right::see, Kind::image, *folder, request.image_id(), "image_id");
   if (!entry)
     co_return std::unexpected(entry.error());
   const EntryRef image = *entry;
@@ -87,15 +89,16 @@ boost::asio::awaitable<Answer<v1::Image>> Catalog::get_image(v1::GetImageRequest
   co_return image_view(*image);
 }
 
-boost::asio::awaitable<Answer<v1::Image>> Catalog::get_latest(v1::GetImageLatestByFamilyRequest request) {
-  const auto folder = folder_of(request.folder_id());
+boost::asio::awaitable<Answer<v1::Image>> Catalog::get_latest(Caller caller,
+                                                              v1::GetImageLatestByFamilyRequest request) {
+  const auto folder = folder_of(*caller.subject, request.folder_id());
   if (!folder)
     co_return std::unexpected(folder.error());
   if (request.family().empty())
     co_return refuse(ErrorCode::invalid_argument, "family", "the family is missing");
   if (const auto legal = rules::check_family(request.family()); !legal)
     co_return std::unexpected(legal.error());
-  const EntryRef image = index_.latest_of_family(*folder, request.family());
+  const EntryRef image = latest_of_family(*caller.subject, Right::see, *folder, request.family());
   if (!image)
     co_return refuse(
         ErrorCode::not_found, "family",
@@ -105,11 +108,13 @@ boost::asio::awaitable<Answer<v1::Image>> Catalog::get_latest(v1::GetImageLatest
   co_return image_view(*image);
 }
 
-boost::asio::awaitable<Answer<v1::Snapshot>> Catalog::get_snapshot(v1::GetSnapshotRequest request) {
-  const auto folder = folder_of(request.folder_id());
+boost::asio::awaitable<Answer<v1::Snapshot>> Catalog::get_snapshot(Caller caller,
+                                                                   v1::GetSnapshotRequest request) {
+  const auto folder = folder_of(*caller.subject, request.folder_id());
   if (!folder)
     co_return std::unexpected(folder.error());
-  const auto entry = find(Kind::snapshot, *folder, request.snapshot_id(), "snapshot_id");
+  const auto entry =
+      find(*caller.subject, Right::see, Kind::snapshot, *folder, request.snapshot_id(), "snapshot_id");
   if (!entry)
     co_return std::unexpected(entry.error());
   const EntryRef snapshot = *entry;
@@ -117,25 +122,26 @@ boost::asio::awaitable<Answer<v1::Snapshot>> Catalog::get_snapshot(v1::GetSnapsh
   co_return snapshot_view(*snapshot);
 }
 
-Answer<v1::Disk> Catalog::get_disk(const v1::GetDiskRequest& request) const {
-  const auto folder = folder_of(request.folder_id());
+Answer<v1::Disk> Catalog::get_disk(const Caller& caller, const v1::GetDiskRequest& request) const {
+  const auto folder = folder_of(*caller.subject, request.folder_id());
   if (!folder)
     return std::unexpected(folder.error());
-  const auto entry = find(Kind::disk, *folder, request.disk_id(), "disk_id");
+  const auto entry = find(*caller.subject, Right::see, Kind::disk, *folder, request.disk_id(), "disk_id");
   if (!entry)
     return std::unexpected(entry.error());
   return disk_view(**entry);
 }
 
 template <typename Response, typename Request, typename Append>
-Answer<Response> Catalog::list(Kind kind, const Request& request, Append append) const {
-  const auto folder = folder_of(request.folder_id());
+Answer<Response> Catalog::list(const Subject& subject, Kind kind, const Request& request,
+                               Append append) const {
+  const auto folder = folder_of(subject, request.folder_id());
   if (!folder)
     return std::unexpected(folder.error());
   const auto query = ListQuery::of(request);
   if (!query)
     return std::unexpected(query.error());
-  Index::Page page = index_.list(kind, *folder, *query);
+  Index::Page page = index_.list(kind, *folder, *query, visible_to(subject));
   Response response;
   for (const EntryRef& entry : page.entries)
     append(response, entry);
@@ -143,48 +149,55 @@ Answer<Response> Catalog::list(Kind kind, const Request& request, Append append)
   return response;
 }
 
-Answer<v1::ListImagesResponse> Catalog::list_images(const v1::ListImagesRequest& request) {
-  return list<v1::ListImagesResponse>(Kind::image, request, [this](auto& response, const EntryRef& entry) {
-    measure_later(entry);
-    *response.add_images() = image_view(*entry);
-  });
+Answer<v1::ListImagesResponse> Catalog::list_images(const Caller& caller,
+                                                    const v1::ListImagesRequest& request) {
+  return list<v1::ListImagesResponse>(*caller.subject, Kind::image, request,
+                                      [this](auto& response, const EntryRef& entry) {
+                                        measure_later(entry);
+                                        *response.add_images() = image_view(*entry);
+                                      });
 }
 
-Answer<v1::ListDisksResponse> Catalog::list_disks(const v1::ListDisksRequest& request) const {
-  return list<v1::ListDisksResponse>(Kind::disk, request, [this](auto& response, const EntryRef& entry) {
-    *response.add_disks() = disk_view(*entry);
-  });
+Answer<v1::ListDisksResponse> Catalog::list_disks(const Caller& caller,
+                                                  const v1::ListDisksRequest& request) const {
+  return list<v1::ListDisksResponse>(
+      *caller.subject, Kind::disk, request,
+      [this](auto& response, const EntryRef& entry) { *response.add_disks() = disk_view(*entry); });
 }
 
-Answer<v1::ListSnapshotsResponse> Catalog::list_snapshots(const v1::ListSnapshotsRequest& request) {
-  return list<v1::ListSnapshotsResponse>(Kind::snapshot, request,
+Answer<v1::ListSnapshotsResponse> Catalog::list_snapshots(const Caller& caller,
+                                                          const v1::ListSnapshotsRequest& request) {
+  return list<v1::ListSnapshotsResponse>(*caller.subject, Kind::snapshot, request,
                                          [this](auto& response, const EntryRef& entry) {
                                            measure_later(entry);
                                            *response.add_snapshots() = snapshot_view(*entry);
                                          });
 }
 
-Answer<VolumeId> Catalog::find_volume(const std::string& name, std::string_view field) const {
+Answer<VolumeId> Catalog::find_volume(const Subject& subject, Right right, const std::string& name,
+                                      std::string_view field) const {
   if (name.empty())
     return refuse(ErrorCode::invalid_argument, std::string(field),
                   "name a disk/NAME, snapshot/NAME, image/NAME, or an id");
   const EntryRef entry = index_.find_export(name);
-  if (!entry)
+  if (!entry || !rights_of(subject, *entry).has(Right::see))
     return refuse(ErrorCode::not_found, std::string(field),
                   fmt::format("there is no {}; name a disk/NAME, snapshot/NAME, image/NAME, or an id",
                               name.substr(0, 2 * limits::kMaxNameLength)));
+  if (const auto allowed = check_right(subject, right, *entry, field); !allowed)
+    return std::unexpected(allowed.error());
   if (const auto idle = check_idle(*entry, field); !idle)
     return std::unexpected(idle.error());
   return entry->volume();
 }
 
-boost::asio::awaitable<Answer<v1::SpaceResponse>> Catalog::space(v1::SpaceRequest request) {
+boost::asio::awaitable<Answer<v1::SpaceResponse>> Catalog::space(Caller caller, v1::SpaceRequest request) {
   if (request.names().empty() || uint64_t(request.names_size()) > limits::kMaxSpaceNames)
     co_return refuse(ErrorCode::invalid_argument, "names",
                      fmt::format("name 1 to {} disks, snapshots and images", limits::kMaxSpaceNames));
   std::vector<VolumeId> all;
   for (const std::string& name : request.names()) {
-    const Answer<VolumeId> volume = find_volume(name, "names");
+    const Answer<VolumeId> volume = find_volume(*caller.subject, Right::see, name, "names");
     if (!volume)
       co_return std::unexpected(volume.error());
     all.push_back(*volume);
@@ -210,21 +223,17 @@ boost::asio::awaitable<Answer<v1::SpaceResponse>> Catalog::space(v1::SpaceReques
   co_return response;
 }
 
-boost::asio::awaitable<Answer<v1::DiffResponse>> Catalog::diff(v1::DiffRequest request) {
-  const Answer<VolumeId> a = find_volume(request.a(), "a"), b = find_volume(request.b(), "b");
+boost::asio::awaitable<Answer<v1::DiffResponse>> Catalog::diff(Caller caller, v1::DiffRequest request) {
+  const Answer<VolumeId> a = find_volume(*caller.subject, Right::use, request.a(), "a"),
+                         b = find_volume(*caller.subject, Right::use, request.b(), "b");
   if (!a)
     co_return std::unexpected(a.error());
   if (!b)
     co_return std::unexpected(b.error());
-  uint64_t from = 0;
-  if (const std::string& token = request.page_token(); !token.empty()) {
-    const auto parsed = std::from_chars(token.data(), token.data() + token.size(), from);
-    if (parsed.ec != std::errc() || parsed.ptr != token.data() + token.size() ||
-        from > limits::kMaxVolumeSize)
-      co_return refuse(ErrorCode::invalid_argument, "page_token",
-                       "page_token must be one that an earlier page answered");
-  }
-  Result<StoreAccess::Difference> difference = co_await store_.diff(*a, *b, from, limits::kMaxDiffRanges);
+  const auto from = rules::page_position(request.page_token(), limits::kMaxVolumeSize);
+  if (!from)
+    co_return std::unexpected(from.error());
+  Result<StoreAccess::Difference> difference = co_await store_.diff(*a, *b, *from, limits::kMaxDiffRanges);
   if (!difference)
     co_return std::unexpected(refusal_of(difference.error(), "comparing the two"));
   v1::DiffResponse response;
@@ -266,11 +275,14 @@ v1::Operation Catalog::view(const OperationState& operation) const {
   return message;
 }
 
-Answer<v1::ListOperationsResponse> Catalog::list_operations(const v1::ListOperationsRequest& request) const {
+Answer<v1::ListOperationsResponse> Catalog::list_operations(const Caller& caller,
+                                                            const v1::ListOperationsRequest& request) const {
   const auto page_size = rules::page_size(request.page_size());
   if (!page_size)
     return std::unexpected(page_size.error());
-  auto page = operations_.list(*page_size, request.page_token());
+  auto page = operations_.list(*page_size, request.page_token(), [&](const OperationState& operation) {
+    return may_see(*caller.subject, operation);
+  });
   if (!page)
     return std::unexpected(page.error());
   v1::ListOperationsResponse response;

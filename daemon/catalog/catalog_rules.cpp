@@ -14,52 +14,67 @@ std::string Catalog::in_folder(const std::string& folder) const {
   return entry ? fmt::format(" in {}", entry->title()) : "";
 }
 
-Answer<EntryRef> Catalog::find_folder(const std::string& id_or_name, std::string_view field) const {
-  return find(Kind::folder, "", id_or_name.empty() ? std::string(kDefaultFolder) : id_or_name, field);
+Answer<EntryRef> Catalog::find_folder(const Subject& subject, Right right, const std::string& id_or_name,
+                                      std::string_view field) const {
+  return find(subject, right, Kind::folder, "", id_or_name.empty() ? std::string(kDefaultFolder) : id_or_name,
+              field);
 }
 
-Answer<std::string> Catalog::folder_of(const std::string& folder_id, std::string_view field) const {
-  const auto folder = find_folder(folder_id, field);
-  if (!folder)
-    return std::unexpected(folder.error());
-  return (*folder)->id();
+// Where something is looked up. What the subject may see there is another question.
+Answer<std::string> Catalog::folder_of(const Subject& subject, const std::string& folder_id,
+                                       std::string_view field) const {
+  const std::string& wanted = folder_id.empty() ? std::string(kDefaultFolder) : folder_id;
+  if (const EntryRef folder = index_.find(Kind::folder, "", wanted); folder && may_enter(subject, *folder))
+    return folder->id();
+  const auto refused = find_folder(subject, Right::see, wanted, field);
+  OBRAZ_CHECK(!refused);
+  return std::unexpected(refused.error());
 }
 
-Answer<std::string> Catalog::source_folder(const std::string& folder,
+Answer<std::string> Catalog::source_folder(const Subject& subject, const std::string& folder,
                                            const std::string& source_folder_id) const {
   if (source_folder_id.empty())
     return folder;
-  return folder_of(source_folder_id, "source_folder_id");
+  return folder_of(subject, source_folder_id, "source_folder_id");
 }
 
-Answer<void> Catalog::check_not_obsolete(const Entry& image) const {
+Answer<void> Catalog::check_not_obsolete(const Subject& subject, const Entry& image) const {
   const v1::Deprecation& deprecation = image.record.image().deprecation();
   if (deprecation.state() != v1::Deprecation::OBSOLETE)
     return {};
   const EntryRef instead = index_.find_id(deprecation.replacement_id());
+  const bool shown = instead && rights_of(subject, *instead).has(Right::see);
   return refuse(ErrorCode::failed_precondition, "image_id",
                 fmt::format("{} is obsolete and makes no new disks{}", image.title(),
-                            instead ? fmt::format("; use {}", instead->title()) : ""));
+                            shown ? fmt::format("; use {}", instead->title()) : ""));
 }
 
 // The folder that new resources go into; it must stay until they are there.
-Answer<std::string> Catalog::folder_for_new(const std::string& folder_id) const {
-  const auto folder = find_folder(folder_id, "folder_id");
-  if (!folder)
-    return std::unexpected(folder.error());
-  if ((*folder)->deleting)
+Answer<std::string> Catalog::folder_for_new(const Subject& subject, const std::string& folder_id) const {
+  // One that can be entered exists for the subject, so that it is told what it lacks.
+  const auto entered = folder_of(subject, folder_id);
+  if (!entered)
+    return std::unexpected(entered.error());
+  const EntryRef folder = index_.find_id(*entered);
+  if (const auto allowed = check_right(subject, Right::change, *folder, "folder_id"); !allowed)
+    return std::unexpected(allowed.error());
+  if (folder->deleting)
     return refuse(ErrorCode::failed_precondition, "folder_id",
-                  fmt::format("{} is being deleted", (*folder)->title()));
-  return (*folder)->id();
+                  fmt::format("{} is being deleted", folder->title()));
+  return folder->id();
 }
 
-Answer<EntryRef> Catalog::find(Kind kind, const std::string& folder, const std::string& id_or_name,
-                               std::string_view field) const {
+Answer<EntryRef> Catalog::find(const Subject& subject, Right right, Kind kind, const std::string& folder,
+                               const std::string& id_or_name, std::string_view field) const {
   if (id_or_name.empty())
     return refuse(ErrorCode::invalid_argument, std::string(field),
                   fmt::format("the name or id of the {} is missing", word_for(kind)));
-  if (const EntryRef entry = index_.find(kind, folder, id_or_name))
+  const EntryRef entry = index_.find(kind, folder, id_or_name);
+  if (entry && rights_of(subject, *entry).has(Right::see)) {
+    if (const auto allowed = check_right(subject, right, *entry, field); !allowed)
+      return std::unexpected(allowed.error());
     return entry;
+  }
   if (!is_id(id_or_name)) {
     if (const auto legal = rules::check_name(id_or_name, field); !legal)
       return std::unexpected(legal.error());
@@ -70,9 +85,10 @@ Answer<EntryRef> Catalog::find(Kind kind, const std::string& folder, const std::
 }
 
 // A resource to make others from: it must be whole, and stay as it is until the store has been asked.
-Answer<EntryRef> Catalog::find_source(Kind kind, const std::string& folder, const std::string& id_or_name,
+Answer<EntryRef> Catalog::find_source(const Subject& subject, Right right, Kind kind,
+                                      const std::string& folder, const std::string& id_or_name,
                                       std::string_view field) const {
-  Answer<EntryRef> entry = find(kind, folder, id_or_name, field);
+  Answer<EntryRef> entry = find(subject, right, kind, folder, id_or_name, field);
   if (!entry)
     return entry;
   if (const auto idle = check_idle(**entry, field); !idle)

@@ -82,10 +82,10 @@ Answer<Catalog::Plan> Catalog::plan_update(const Caller& caller, const EntryRef&
 }
 
 Answer<Catalog::Plan> Catalog::plan_update_disk(const Caller& caller, const v1::UpdateDiskRequest& request) {
-  const auto folder = folder_of(request.folder_id());
+  const auto folder = folder_of(*caller.subject, request.folder_id());
   if (!folder)
     return std::unexpected(folder.error());
-  const auto entry = find(Kind::disk, *folder, request.disk_id(), "disk_id");
+  const auto entry = find(*caller.subject, Right::change, Kind::disk, *folder, request.disk_id(), "disk_id");
   if (!entry)
     return std::unexpected(entry.error());
   const auto fields = rules::update_mask(
@@ -103,10 +103,11 @@ Answer<Catalog::Plan> Catalog::plan_update_disk(const Caller& caller, const v1::
 
 Answer<Catalog::Plan> Catalog::plan_update_snapshot(const Caller& caller,
                                                     const v1::UpdateSnapshotRequest& request) {
-  const auto folder = folder_of(request.folder_id());
+  const auto folder = folder_of(*caller.subject, request.folder_id());
   if (!folder)
     return std::unexpected(folder.error());
-  const auto entry = find(Kind::snapshot, *folder, request.snapshot_id(), "snapshot_id");
+  const auto entry =
+      find(*caller.subject, Right::change, Kind::snapshot, *folder, request.snapshot_id(), "snapshot_id");
   if (!entry)
     return std::unexpected(entry.error());
   const auto fields =
@@ -121,10 +122,11 @@ Answer<Catalog::Plan> Catalog::plan_update_snapshot(const Caller& caller,
 
 Answer<Catalog::Plan> Catalog::plan_update_image(const Caller& caller,
                                                  const v1::UpdateImageRequest& request) {
-  const auto folder = folder_of(request.folder_id());
+  const auto folder = folder_of(*caller.subject, request.folder_id());
   if (!folder)
     return std::unexpected(folder.error());
-  const auto entry = find(Kind::image, *folder, request.image_id(), "image_id");
+  const auto entry =
+      find(*caller.subject, Right::change, Kind::image, *folder, request.image_id(), "image_id");
   if (!entry)
     return std::unexpected(entry.error());
   const auto fields = rules::update_mask(
@@ -158,7 +160,8 @@ Answer<Catalog::Plan> Catalog::plan_update_image(const Caller& caller,
       return refuse(ErrorCode::invalid_argument, "deprecation", "an ACTIVE image has no replacement");
     v1::Deprecation deprecation = asked;
     if (!asked.replacement_id().empty()) {
-      const auto replacement = find(Kind::image, (*entry)->folder(), asked.replacement_id(), "deprecation");
+      const auto replacement = find(*caller.subject, Right::see, Kind::image, (*entry)->folder(),
+                                    asked.replacement_id(), "deprecation");
       if (!replacement)
         return std::unexpected(replacement.error());
       if (*replacement == *entry)
@@ -184,6 +187,8 @@ void Catalog::insert_default_folder() {
 
 Answer<Catalog::Plan> Catalog::plan_create_folder(const Caller& caller,
                                                   const v1::CreateFolderRequest& request) {
+  if (const auto allowed = check_superuser(*caller.subject, "", "make folders"); !allowed)
+    return std::unexpected(allowed.error());
   v1::Folder folder;
   if (request.name().empty())
     return refuse(ErrorCode::invalid_argument, "name", "a folder needs a name");
@@ -207,7 +212,7 @@ Answer<Catalog::Plan> Catalog::plan_create_folder(const Caller& caller,
 
 Answer<Catalog::Plan> Catalog::plan_update_folder(const Caller& caller,
                                                   const v1::UpdateFolderRequest& request) {
-  const auto entry = find_folder(request.folder_id(), "folder_id");
+  const auto entry = find_folder(*caller.subject, Right::administer, request.folder_id(), "folder_id");
   if (!entry)
     return std::unexpected(entry.error());
   const auto fields = rules::update_mask(request.update_mask(),
@@ -223,6 +228,8 @@ Answer<Catalog::Plan> Catalog::plan_update_folder(const Caller& caller,
   if ((*entry)->id() == kDefaultFolder && folder.name() != kDefaultFolder)
     return refuse(ErrorCode::failed_precondition, "name", "the folder default keeps its name");
   if (fields->contains("quota")) {
+    if (const auto allowed = check_superuser(*caller.subject, "quota", "set quotas"); !allowed)
+      return std::unexpected(allowed.error());
     if (const auto legal = rules::check_quota(request.quota()); !legal)
       return std::unexpected(legal.error());
     *folder.mutable_quota() = request.quota();
@@ -234,9 +241,11 @@ Answer<Catalog::Plan> Catalog::plan_delete_folder(const Caller& caller,
                                                   const v1::DeleteFolderRequest& request) {
   if (request.folder_id().empty())
     return refuse(ErrorCode::invalid_argument, "folder_id", "the name or id of the folder is missing");
-  const auto entry = find_folder(request.folder_id(), "folder_id");
+  const auto entry = find_folder(*caller.subject, Right::administer, request.folder_id(), "folder_id");
   if (!entry)
     return std::unexpected(entry.error());
+  if (const auto allowed = check_superuser(*caller.subject, "folder_id", "delete folders"); !allowed)
+    return std::unexpected(allowed.error());
   if ((*entry)->id() == kDefaultFolder)
     return refuse(ErrorCode::failed_precondition, "folder_id", "the folder default cannot be deleted");
   if (const auto idle = check_idle(**entry, "folder_id"); !idle)

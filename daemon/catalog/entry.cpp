@@ -21,14 +21,4 @@ std::string Entry::title() const {
   return std::string(word_for(kind)).append(" ").append(name.empty() ? id() : name);
 }
 
-std::string Entry::export_name() const {
-  const std::string name = this->name(), folder = this->folder();
-  if (name.empty())
-    return id();
-  std::string text = std::string(word_for(kind)) + "/";
-  if (folder != kDefaultFolder)
-    text += folder + "/";
-  return text + name;
-}
-
 }  // namespace obraz

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "catalog/access.h"
 #include "catalog/facts.h"
 #include "catalog/kind.h"
 #include "catalog/time.h"
@@ -64,8 +65,11 @@ struct Entry {
   Kind kind = Kind::disk;
   v1::ResourceRecord record;
   bool busy = false;
-  bool deleting = false;                       // the change is its deletion
-  bool measured = false;                       // storage_size has been counted
+  bool deleting = false;  // the change is its deletion
+  bool measured = false;  // storage_size has been counted
+  Bindings access;        // sorted by role and subject
+  bool examined = false;  // an image: `content` says what is on it
+  v1::ImageContent content;
   unsigned readers = 0;                        // exports to files under way
   std::map<uint64_t, Attachment> attachments;  // by session
 
@@ -123,10 +127,12 @@ struct Entry {
   }
   // "disk vm1", or "disk 1x0…" when it has no name.
   std::string title() const;
-  // disk/NAME, disk/FOLDER/NAME, or the id when it has no name.
-  std::string export_name() const;
   // Key of its record in the store.
   std::string key() const { return resource_key(kind, id()); }
+  // Of who may do what with it.
+  std::string access_key() const { return std::string("access/").append(id()); }
+  // And of what is on it.
+  std::string content_key() const { return std::string("content/").append(id()); }
   static std::string resource_key(Kind kind, std::string_view id) {
     return std::string(word_for(kind)).append("/").append(id);
   }

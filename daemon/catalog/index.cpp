@@ -44,6 +44,11 @@ void Index::erase(const Entry& entry) {
   Contents& contents = contents_[entry.folder()];
   --contents.counts[size_t(entry.kind)];
   contents.bytes -= int64_t(entry.size_bytes());
+  if (const auto bound = bound_.find(entry.folder()); bound != bound_.end()) {
+    bound->second.erase(kept);
+    if (bound->second.empty())
+      bound_.erase(bound);
+  }
   if (entry.kind == Kind::folder && this->contents(id).empty())
     contents_.erase(id);
 }
@@ -52,6 +57,24 @@ void Index::change(const EntryRef& entry, v1::ResourceRecord record) {
   erase(*entry);
   entry->record = std::move(record);
   insert(entry);
+  set_access(entry, std::move(entry->access));
+}
+
+void Index::set_access(const EntryRef& entry, Bindings bindings) {
+  entry->access = std::move(bindings);
+  auto& bound = bound_[entry->folder()];
+  if (entry->access.empty())
+    bound.erase(entry);
+  else
+    bound.insert(entry);
+  if (bound.empty())
+    bound_.erase(entry->folder());
+}
+
+const std::set<EntryRef>& Index::bound_in(const std::string& folder) const {
+  static const std::set<EntryRef> kNone;
+  const auto found = bound_.find(folder);
+  return found == bound_.end() ? kNone : found->second;
 }
 
 void Index::reserve(Kind kind, const std::string& folder, const std::string& name) {
@@ -114,20 +137,24 @@ EntryRef Index::find_export(std::string_view export_name) const {
   return in ? find_name(*kind, in->id(), name) : nullptr;
 }
 
-EntryRef Index::latest_of_family(std::string_view folder, std::string_view family) const {
+EntryRef Index::latest_of_family(std::string_view folder, std::string_view family,
+                                 const Visible& visible) const {
   const auto found = by_family_.find({std::string(folder), std::string(family)});
   if (found == by_family_.end())
     return nullptr;
   for (auto image = found->second.rbegin(); image != found->second.rend(); ++image) {
     if (image->second->status() == v1::READY &&
-        image->second->record.image().deprecation().state() == v1::Deprecation::ACTIVE)
+        image->second->record.image().deprecation().state() == v1::Deprecation::ACTIVE &&
+        visible(*image->second))
       return image->second;
   }
   return nullptr;
 }
 
-Index::Page Index::list(Kind kind, std::string_view folder, const ListQuery& query) const {
-  return query.order.is_default() ? list_by_name(kind, folder, query) : list_sorted(kind, folder, query);
+Index::Page Index::list(Kind kind, std::string_view folder, const ListQuery& query,
+                        const Visible& visible) const {
+  return query.order.is_default() ? list_by_name(kind, folder, query, visible)
+                                  : list_sorted(kind, folder, query, visible);
 }
 
 void Index::each(Kind kind, std::string_view folder,
@@ -142,7 +169,8 @@ bool Index::is_in(ByName::const_iterator at, Kind kind, std::string_view folder)
 }
 
 // As the map has them; ends early rather than look at too many that do not match.
-Index::Page Index::list_by_name(Kind kind, std::string_view folder, const ListQuery& query) const {
+Index::Page Index::list_by_name(Kind kind, std::string_view folder, const ListQuery& query,
+                                const Visible& visible) const {
   const auto key = [&](const std::string& name, const std::string& id) {
     return NameKey{kind, std::string(folder), name, id};
   };
@@ -166,7 +194,8 @@ Index::Page Index::list_by_name(Kind kind, std::string_view folder, const ListQu
     ++looked;
     if (name && entry->name() != *name)
       break;
-    if (!entry->with_facts([&](const Facts& facts) { return query.filter.matches(facts); }))
+    if (!visible(*entry) ||
+        !entry->with_facts([&](const Facts& facts) { return query.filter.matches(facts); }))
       continue;
     page.entries.push_back(entry);
     bytes += entry->record.ByteSizeLong();
@@ -175,7 +204,8 @@ Index::Page Index::list_by_name(Kind kind, std::string_view folder, const ListQu
 }
 
 // All are looked at, and the first of a page kept: a page costs the same wherever it is.
-Index::Page Index::list_sorted(Kind kind, std::string_view folder, const ListQuery& query) const {
+Index::Page Index::list_sorted(Kind kind, std::string_view folder, const ListQuery& query,
+                               const Visible& visible) const {
   struct Candidate {
     Facts facts;  // without its labels
     EntryRef entry;
@@ -187,6 +217,8 @@ Index::Page Index::list_sorted(Kind kind, std::string_view folder, const ListQue
   bool more = false;
   for (auto at = by_name_.lower_bound({kind, std::string(folder), std::string(), std::string()});
        is_in(at, kind, folder); ++at) {
+    if (!visible(*at->second))
+      continue;
     at->second->with_facts([&](const Facts& facts) {
       if ((query.after && !query.order.before(query.after->facts(), facts)) || !query.filter.matches(facts))
         return;

@@ -24,9 +24,15 @@ namespace obraz {
 
 class Index {
  public:
+  using Visible = std::function<bool(const Entry&)>;
+
   // The caller has made sure that the id is new and that the name is free.
   void insert(EntryRef entry);
   void erase(const Entry& entry);
+  // Gives the entry other bindings.
+  void set_access(const EntryRef& entry, Bindings bindings);
+  // What has bindings of its own in a folder.
+  const std::set<EntryRef>& bound_in(const std::string& folder) const;
   // Gives the entry another record.
   void change(const EntryRef& entry, v1::ResourceRecord record);
 
@@ -43,14 +49,14 @@ class Index {
   // disk/NAME, disk/FOLDER/NAME (and snapshot, image), or an id of one of them.
   EntryRef find_export(std::string_view export_name) const;
   // The newest image of the family that is READY and neither DEPRECATED nor OBSOLETE.
-  EntryRef latest_of_family(std::string_view folder, std::string_view family) const;
+  EntryRef latest_of_family(std::string_view folder, std::string_view family, const Visible& visible) const;
 
   struct Page {
     std::vector<EntryRef> entries;
     std::string next_page_token;  // empty: the last page
   };
   // A page may be short, or empty, and yet not the last: looking for more would have taken too long.
-  Page list(Kind kind, std::string_view folder, const ListQuery& query) const;
+  Page list(Kind kind, std::string_view folder, const ListQuery& query, const Visible& visible) const;
   // By name, then id, until `visit` says false.
   void each(Kind kind, std::string_view folder, const std::function<bool(const EntryRef&)>& visit) const;
 
@@ -73,8 +79,8 @@ class Index {
 
   using ByName = std::map<NameKey, EntryRef>;
   bool is_in(ByName::const_iterator at, Kind kind, std::string_view folder) const;
-  Page list_by_name(Kind kind, std::string_view folder, const ListQuery& query) const;
-  Page list_sorted(Kind kind, std::string_view folder, const ListQuery& query) const;
+  Page list_by_name(Kind kind, std::string_view folder, const ListQuery& query, const Visible& visible) const;
+  Page list_sorted(Kind kind, std::string_view folder, const ListQuery& query, const Visible& visible) const;
 
   std::unordered_map<std::string, EntryRef> by_id_;
   ByName by_name_;
@@ -82,6 +88,7 @@ class Index {
   std::map<FamilyKey, std::map<std::pair<int64_t, std::string>, EntryRef>> by_family_;
   std::set<std::tuple<Kind, std::string, std::string>> reserved_;
   std::unordered_map<std::string, Contents> contents_;  // by folder
+  std::unordered_map<std::string, std::set<EntryRef>> bound_;
   size_t counts_[5] = {};
 };
 

@@ -34,7 +34,7 @@ std::string OperationTable::key_of(const std::string& subject, const std::string
 Answer<OperationRef> OperationTable::find_duplicate(const Caller& caller) const {
   if (caller.idempotency_key.empty())
     return nullptr;
-  const auto found = by_key_.find(key_of(caller.subject, caller.idempotency_key));
+  const auto found = by_key_.find(key_of(caller.subject->name, caller.idempotency_key));
   if (found == by_key_.end())
     return nullptr;
   if (found->second->request_hash != caller.request_hash)
@@ -56,7 +56,7 @@ OperationRef OperationTable::begin(const Caller& caller, std::string description
   message.set_description(std::move(description));
   *message.mutable_created_at() = clock_.next();
   *message.mutable_modified_at() = message.created_at();
-  message.set_created_by(caller.subject);
+  message.set_created_by(caller.subject->name);
   if (!resource_ids.empty())
     message.mutable_metadata()->set_resource_id(resource_ids.front());
   for (auto& id : resource_ids)
@@ -133,7 +133,8 @@ OperationRef OperationTable::find(std::string_view id) const {
   return found == by_id_.end() ? nullptr : found->second;
 }
 
-Answer<OperationTable::Page> OperationTable::list(unsigned page_size, std::string_view page_token) const {
+Answer<OperationTable::Page> OperationTable::list(unsigned page_size, std::string_view page_token,
+                                                  const Visible& visible) const {
   auto at = by_time_.end();
   if (!page_token.empty()) {
     int64_t before = 0;
@@ -148,6 +149,8 @@ Answer<OperationTable::Page> OperationTable::list(unsigned page_size, std::strin
   uint64_t bytes = 0;
   while (at != by_time_.begin() && page.operations.size() < page_size && bytes < limits::kMaxListBytes) {
     --at;
+    if (!visible(*at->second))
+      continue;
     page.operations.push_back(at->second);
     bytes += at->second->message.ByteSizeLong();
   }

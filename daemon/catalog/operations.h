@@ -8,6 +8,7 @@
 #pragma once
 
 #include <boost/asio/any_io_executor.hpp>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "base/refusal.h"
+#include "catalog/access.h"
 #include "catalog/async_event.h"
 #include "catalog/time.h"
 #include "obraz/v1/operation.pb.h"
@@ -25,7 +27,7 @@ namespace obraz {
 
 // Who calls, and how to recognise the same call again.
 struct Caller {
-  std::string subject;          // user:NAME
+  SubjectRef subject;
   std::string idempotency_key;  // empty: none
   uint64_t request_hash = 0;    // of method and request
 };
@@ -65,7 +67,9 @@ class OperationTable {
     std::vector<OperationRef> operations;
     std::string next_page_token;
   };
-  Answer<Page> list(unsigned page_size, std::string_view page_token) const;  // the newest first
+  using Visible = std::function<bool(const OperationState&)>;
+  Answer<Page> list(unsigned page_size, std::string_view page_token,
+                    const Visible& visible) const;  // the newest first
   size_t running() const { return running_; }
 
   // --- start

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 
 #include "base/bytes.h"
 #include "base/limits.h"
@@ -177,6 +178,17 @@ Answer<unsigned> page_size(int64_t asked) {
   if (asked < 0 || asked > int64_t(limits::kMaxPageSize))
     return invalid("page_size", fmt::format("page_size must be between 0 and {}", limits::kMaxPageSize));
   return asked == 0 ? limits::kDefaultPageSize : unsigned(asked);
+}
+
+Answer<uint64_t> page_position(std::string_view page_token, uint64_t most) {
+  uint64_t position = 0;
+  if (page_token.empty())
+    return position;
+  const char* end = page_token.data() + page_token.size();
+  const auto parsed = std::from_chars(page_token.data(), end, position);
+  if (parsed.ec != std::errc() || parsed.ptr != end || position > most)
+    return invalid("page_token", "page_token must be one that an earlier page answered");
+  return position;
 }
 
 Answer<void> check_path(std::string_view path, std::string_view field) {

@@ -45,6 +45,8 @@ Answer<uint64_t> min_disk_size(int64_t asked, uint64_t source_size);
 
 // 1–1000, 0 asks for 100.
 Answer<unsigned> page_size(int64_t asked);
+// Of a page token that is a number; 0 when there is none.
+Answer<uint64_t> page_position(std::string_view page_token, uint64_t most);
 
 // Where an image may go to: an absolute path of at most 4096 bytes without NUL …
 Answer<void> check_path(std::string_view path, std::string_view field);

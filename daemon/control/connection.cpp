@@ -48,7 +48,7 @@ class ControlServer::Connection::Exchange final : public Responder {
   const uint64_t id_;
 };
 
-ControlServer::Connection::Connection(ControlServer& server, Protocol::socket socket, std::string subject)
+ControlServer::Connection::Connection(ControlServer& server, Protocol::socket socket, SubjectRef subject)
     : server_(server),
       socket_(std::move(socket)),
       subject_(std::move(subject)),
@@ -122,7 +122,7 @@ boost::asio::awaitable<void> ControlServer::Connection::handle(v1::Request reque
     co_await exchange.send(std::move(refusal));
   } else {
     std::string message = std::move(*request.mutable_message());
-    std::string subject = subject_;
+    SubjectRef subject = subject_;
     co_await (*handler)(std::move(subject), std::move(message), exchange);
   }
   --in_flight_;

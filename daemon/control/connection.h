@@ -21,11 +21,12 @@ namespace obraz {
 
 class ControlServer::Connection : public std::enable_shared_from_this<ControlServer::Connection> {
  public:
-  Connection(ControlServer& server, Protocol::socket socket, std::string subject);
+  Connection(ControlServer& server, Protocol::socket socket, SubjectRef subject);
 
   // Serves until the client leaves, breaks the framing, or close(); and until what is under way has ended.
   boost::asio::awaitable<void> run();
   unsigned in_flight() const { return in_flight_; }
+  const Subject& subject() const { return *subject_; }
   // Ends what waits for the client.
   void close();
 
@@ -38,7 +39,7 @@ class ControlServer::Connection : public std::enable_shared_from_this<ControlSer
 
   ControlServer& server_;
   Protocol::socket socket_;
-  const std::string subject_;
+  const SubjectRef subject_;
   unsigned in_flight_ = 0;
   bool writing_ = false, broken_ = false;
   AsyncEvent changed_;  // a request ended, or a frame has been written

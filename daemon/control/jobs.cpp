@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "base/limits.h"
+#include "base/log.h"
 #include "catalog/rules.h"
 
 namespace obraz {
@@ -23,24 +24,18 @@ constexpr auto kProgressInterval =
 constexpr auto kSignOfLife = std::chrono::seconds(5);  // without progress; also finds watchers that have gone
 constexpr double kRateWeight = 0.3;                    // of the newest interval in the rate shown
 
-}  // namespace
-
-class Jobs::Job : public std::enable_shared_from_this<Jobs::Job> {
+// A thread for what blocks.
+class Worker {
  public:
-  Job(boost::asio::any_io_executor executor, OperationTable& operations, OperationRef operation)
-      : executor_(std::move(executor)),
-        operations_(operations),
-        operation_(std::move(operation)),
-        worker_(1),
-        timer_(executor_) {}
+  explicit Worker(boost::asio::any_io_executor executor) : executor_(std::move(executor)), thread_(1) {}
 
-  // Runs `work` on the job's thread.
+  // Runs `work` there.
   template <typename T>
-  boost::asio::awaitable<T> on_worker(std::move_only_function<T()> work) {
+  boost::asio::awaitable<T> run(std::move_only_function<T()> work) {
     co_return co_await boost::asio::async_initiate<const boost::asio::use_awaitable_t<>, void(T)>(
         [this](auto handler, std::move_only_function<T()> work) {
           auto shared = std::make_shared<decltype(handler)>(std::move(handler));
-          boost::asio::post(worker_, [executor = executor_, shared, work = std::move(work)]() mutable {
+          boost::asio::post(thread_, [executor = executor_, shared, work = std::move(work)]() mutable {
             T value = work();
             work = nullptr;  // what it holds is destroyed here, not on the control thread
             boost::asio::post(executor, [shared = std::move(shared), value = std::move(value)]() mutable {
@@ -50,7 +45,31 @@ class Jobs::Job : public std::enable_shared_from_this<Jobs::Job> {
         },
         boost::asio::use_awaitable, std::move(work));
   }
-  // After the last on_worker() has answered; the thread has nothing left to do.
+  // After the last run() has answered; the thread has nothing left to do.
+  void join() { thread_.join(); }
+
+ private:
+  boost::asio::any_io_executor executor_;
+  boost::asio::thread_pool thread_;
+};
+
+}  // namespace
+
+class Jobs::Job : public std::enable_shared_from_this<Jobs::Job> {
+ public:
+  Job(boost::asio::any_io_executor executor, OperationTable& operations, OperationRef operation)
+      : executor_(std::move(executor)),
+        operations_(operations),
+        operation_(std::move(operation)),
+        worker_(executor_),
+        timer_(executor_) {}
+
+  // Runs `work` on the job's thread.
+  template <typename T>
+  boost::asio::awaitable<T> on_worker(std::move_only_function<T()> work) {
+    return worker_.run(std::move(work));
+  }
+  // After the last on_worker() has answered.
   void join() { worker_.join(); }
 
   void set_phase(const char* phase) {
@@ -125,7 +144,7 @@ class Jobs::Job : public std::enable_shared_from_this<Jobs::Job> {
   boost::asio::any_io_executor executor_;
   OperationTable& operations_;
   OperationRef operation_;
-  boost::asio::thread_pool worker_;
+  Worker worker_;
   std::stop_source stop_;
   std::optional<Refusal> reason_;
   Progress progress_;
@@ -138,7 +157,7 @@ class Jobs::Job : public std::enable_shared_from_this<Jobs::Job> {
 Jobs::Jobs(boost::asio::any_io_executor executor, Catalog& catalog, ImageTransfer& transfer)
     : executor_(executor), catalog_(catalog), transfer_(transfer), ended_(executor) {}
 Jobs::~Jobs() {
-  OBRAZ_CHECK(jobs_.empty());
+  OBRAZ_CHECK(jobs_.empty() && !examining_);
 }
 
 Answer<void> Jobs::check_room() const {
@@ -212,6 +231,22 @@ boost::asio::awaitable<void> Jobs::run_import(JobRef job, ImportTicket ticket,
     };
     outcome = co_await job->on_worker<Answer<void>>(std::move(copy));
   }
+  std::optional<v1::Layout> layout;
+  if (outcome) {
+    job->set_phase("examining");
+    std::move_only_function<Answer<v1::Layout>()> examine =
+        [transfer = &transfer_, volume = ticket.work_volume(), stop = job->stop_token()] {
+          return transfer->examine(volume, stop);
+        };
+    Answer<v1::Layout> found = co_await job->on_worker<Answer<v1::Layout>>(std::move(examine));
+    if (!found)  // whatever the reason: what cannot be told about it does not make an image worthless
+      log::warning("import: {}", found.error().message);
+    else if (found->windows() == v1::Layout::WINDOWS_BOOT)
+      outcome = refuse(ErrorCode::failed_precondition, "source",
+                       "a boot disk of Windows cannot be imported: " + found->windows_evidence());
+    else
+      layout = std::move(*found);
+  }
   job->stop_polling();
   job->set_phase("finishing");
   if (source) {
@@ -223,12 +258,41 @@ boost::asio::awaitable<void> Jobs::run_import(JobRef job, ImportTicket ticket,
   }
   outcome = job->outcome(std::move(outcome));
   if (outcome)
-    outcome = co_await catalog_.finish_import(ticket);
+    outcome = co_await catalog_.finish_import(ticket, std::move(layout));
   if (!outcome) {
     Refusal refusal = std::move(outcome.error());
     co_await catalog_.fail_import(std::move(ticket), std::move(refusal));
   }
   end(job);
+  examine_images();
+}
+
+void Jobs::examine_images() {
+  if (examining_ || stopping_)
+    return;
+  examining_ = true;
+  boost::asio::co_spawn(executor_, examine_all(), boost::asio::detached);
+}
+
+boost::asio::awaitable<void> Jobs::examine_all() {
+  Worker worker(executor_);
+  while (!stopping_) {
+    const EntryRef image = catalog_.next_unexamined();
+    if (!image)
+      break;
+    std::move_only_function<Answer<v1::Layout>()> examine = [transfer = &transfer_, volume = image->volume(),
+                                                             stop = stop_examining_.get_token()] {
+      return transfer->examine(volume, stop);
+    };
+    Answer<v1::Layout> found = co_await worker.run<Answer<v1::Layout>>(std::move(examine));
+    if (found)
+      co_await catalog_.keep_layout(image, std::move(*found));
+    else if (!stopping_)  // the next start tries again
+      log::warning("{}: {}", image->title(), found.error().message);
+  }
+  worker.join();
+  examining_ = false;
+  ended_.notify_all();
 }
 
 boost::asio::awaitable<void> Jobs::run_export(JobRef job, ExportTicket ticket,
@@ -258,9 +322,10 @@ void Jobs::cancel(const OperationRef& operation, const std::string& subject) {
 
 boost::asio::awaitable<void> Jobs::stop() {
   stopping_ = true;
+  stop_examining_.request_stop();
   for (const auto& [operation, job] : jobs_)
     job->request_stop({ErrorCode::unavailable, "", "interrupted: the daemon was stopped"});
-  while (!jobs_.empty())
+  while (!jobs_.empty() || examining_)
     co_await ended_.wait();
 }
 

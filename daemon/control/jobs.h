@@ -9,6 +9,7 @@
 #include <boost/asio/awaitable.hpp>
 #include <map>
 #include <memory>
+#include <stop_token>
 #include <string>
 
 #include "catalog/catalog.h"
@@ -25,6 +26,10 @@ class Jobs {
   Answer<OperationRef> import(const Caller& caller, const v1::ImportImageRequest& request);
   Answer<OperationRef> export_image(const Caller& caller, const v1::ExportImageRequest& request);
 
+  // Looks at what is on the images that nobody has looked at, in the background, one after the other. After
+  // every call that may have made one, and at the start.
+  void examine_images();
+
   // Asks for an early end; nothing when the operation is not a job's or has ended.
   void cancel(const OperationRef& operation, const std::string& subject);
   // Refuses new jobs, cancels those under way and waits for their end.
@@ -39,12 +44,14 @@ class Jobs {
   boost::asio::awaitable<void> run_import(JobRef job, ImportTicket ticket, v1::ImportImageRequest request);
   boost::asio::awaitable<void> run_export(JobRef job, ExportTicket ticket, v1::ExportImageRequest request);
   void end(const JobRef& job);
+  boost::asio::awaitable<void> examine_all();
 
   boost::asio::any_io_executor executor_;
   Catalog& catalog_;
   ImageTransfer& transfer_;
   std::map<OperationState*, JobRef> jobs_;
-  bool stopping_ = false;
+  bool stopping_ = false, examining_ = false;
+  std::stop_source stop_examining_;
   AsyncEvent ended_;
 };
 

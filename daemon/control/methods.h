@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/refusal.h"
+#include "catalog/access.h"
 
 namespace google::protobuf {
 class Message;
@@ -32,13 +33,13 @@ class Responder {
 class MethodTable {
  public:
   using Handler =
-      std::function<boost::asio::awaitable<void>(std::string subject, std::string message, Responder&)>;
+      std::function<boost::asio::awaitable<void>(SubjectRef subject, std::string message, Responder&)>;
 
   void add(std::string name, Handler handler) { handlers_.emplace(std::move(name), std::move(handler)); }
-  // `call` answers once: awaitable<Answer<Response>>(std::string subject, Request).
+  // `call` answers once: awaitable<Answer<Response>>(SubjectRef subject, Request).
   template <typename Request, typename Call>
   void add_unary(std::string name, Call call);
-  // `call` sends by itself: awaitable<void>(std::string subject, Request, Responder&).
+  // `call` sends by itself: awaitable<void>(SubjectRef subject, Request, Responder&).
   template <typename Request, typename Call>
   void add_stream(std::string name, Call call);
 
@@ -59,7 +60,7 @@ class MethodTable {
                    "the request does not decode as the message of its method"};
   }
   template <typename Request, typename Call>
-  static boost::asio::awaitable<void> run_unary(const Call& call, std::string subject, std::string message,
+  static boost::asio::awaitable<void> run_unary(const Call& call, SubjectRef subject, std::string message,
                                                 Responder& responder) {
     Request request;
     if (!request.ParseFromString(message)) {
@@ -74,7 +75,7 @@ class MethodTable {
       co_await responder.send(std::move(answer.error()));
   }
   template <typename Request, typename Call>
-  static boost::asio::awaitable<void> run_stream(const Call& call, std::string subject, std::string message,
+  static boost::asio::awaitable<void> run_stream(const Call& call, SubjectRef subject, std::string message,
                                                  Responder& responder) {
     Request request;
     if (request.ParseFromString(message))
@@ -89,7 +90,7 @@ class MethodTable {
 template <typename Request, typename Call>
 void MethodTable::add_unary(std::string name, Call call) {
   add(std::move(name),
-      [call = std::move(call)](std::string subject, std::string message, Responder& responder) {
+      [call = std::move(call)](SubjectRef subject, std::string message, Responder& responder) {
         return run_unary<Request>(call, std::move(subject), std::move(message), responder);
       });
 }
@@ -97,7 +98,7 @@ void MethodTable::add_unary(std::string name, Call call) {
 template <typename Request, typename Call>
 void MethodTable::add_stream(std::string name, Call call) {
   add(std::move(name),
-      [call = std::move(call)](std::string subject, std::string message, Responder& responder) {
+      [call = std::move(call)](SubjectRef subject, std::string message, Responder& responder) {
         return run_stream<Request>(call, std::move(subject), std::move(message), responder);
       });
 }

@@ -6,6 +6,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
@@ -121,15 +122,15 @@ boost::asio::awaitable<void> ControlServer::run() {
 }
 
 void ControlServer::admit(Protocol::socket socket) {
-  const Result<uid_t> uid = peer_uid(socket.native_handle());
-  if (!uid)
+  const Result<PeerIds> ids = peer_ids(socket.native_handle());
+  if (!ids)
     return;
-  const std::string& subject = subjects_.subject_of(*uid);
-  if (*uid != 0 && *uid != ::geteuid()) {
-    const std::string ours =
-        ::geteuid() == 0 ? "only root may" : "only root and " + subjects_.subject_of(::geteuid()) + " may";
+  const SubjectRef subject = subjects_.subject_of(*ids);
+  const auto theirs = std::ranges::count_if(
+      connections_, [&](const auto& connection) { return connection->subject().name == subject->name; });
+  if (!subject->superuser && theirs >= limits::kMaxUserConnections) {
     turn_away(socket.native_handle(),
-              {ErrorCode::permission_denied, "", subject + " may not use this daemon; " + ours});
+              {ErrorCode::resource_exhausted, "", subject->name + " has too many connections"});
     return;
   }
   if (connections_.size() >= limits::kMaxControlConnections) {

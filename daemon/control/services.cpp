@@ -46,6 +46,11 @@ boost::asio::awaitable<Answer<v1::Operation>> run_mutating(Catalog& catalog, con
   co_return catalog.view(**operation);
 }
 
+// One who changes nothing.
+Caller reader(SubjectRef subject) {
+  return Caller{std::move(subject), {}, 0};
+}
+
 template <typename T>
 boost::asio::awaitable<Answer<T>> ready(Answer<T> answer) {
   co_return answer;
@@ -59,20 +64,27 @@ Services::Services(Catalog& catalog, Jobs& jobs, StoreAccess& store, DaemonFacts
   add_disks_and_snapshots();
   add_folders();
   add_operations();
-  methods_.add_unary<v1::DiffRequest>("VolumeService.Diff", [this](std::string, v1::DiffRequest request) {
-    return catalog_.diff(std::move(request));
-  });
-  methods_.add_unary<v1::SpaceRequest>("VolumeService.Space", [this](std::string, v1::SpaceRequest request) {
-    return catalog_.space(std::move(request));
-  });
-  methods_.add_unary<v1::GetStatusRequest>("StatusService.Get",
-                                           [this](std::string, v1::GetStatusRequest) { return status(); });
+  add_access("ImageService", Kind::image);
+  add_access("DiskService", Kind::disk);
+  add_access("SnapshotService", Kind::snapshot);
+  add_access("FolderService", Kind::folder);
+  methods_.add_unary<v1::DiffRequest>("VolumeService.Diff",
+                                      [this](SubjectRef subject, v1::DiffRequest request) {
+                                        return catalog_.diff(reader(std::move(subject)), std::move(request));
+                                      });
+  methods_.add_unary<v1::SpaceRequest>(
+      "VolumeService.Space", [this](SubjectRef subject, v1::SpaceRequest request) {
+        return catalog_.space(reader(std::move(subject)), std::move(request));
+      });
+  methods_.add_unary<v1::GetStatusRequest>(
+      "StatusService.Get",
+      [this](SubjectRef subject, v1::GetStatusRequest) { return status(std::move(subject)); });
 }
 
 template <typename Request, typename Call>
 void Services::add_mutating(std::string name, Call call) {
   methods_.add_unary<Request>(
-      name, [this, name, call = std::move(call)](std::string subject, Request request) {
+      name, [this, name, call = std::move(call)](SubjectRef subject, Request request) {
         Caller caller{std::move(subject), request.idempotency_key(), hash_of_call(name, request)};
         return run_mutating(catalog_, call, std::move(caller), std::move(request));
       });
@@ -80,18 +92,21 @@ void Services::add_mutating(std::string name, Call call) {
 
 void Services::add_images() {
   methods_.add_unary<v1::GetImageRequest>(
-      "ImageService.Get",
-      [this](std::string, v1::GetImageRequest request) { return catalog_.get_image(std::move(request)); });
+      "ImageService.Get", [this](SubjectRef subject, v1::GetImageRequest request) {
+        return catalog_.get_image(reader(std::move(subject)), std::move(request));
+      });
   methods_.add_unary<v1::GetImageLatestByFamilyRequest>(
-      "ImageService.GetLatestByFamily", [this](std::string, v1::GetImageLatestByFamilyRequest request) {
-        return catalog_.get_latest(std::move(request));
+      "ImageService.GetLatestByFamily",
+      [this](SubjectRef subject, v1::GetImageLatestByFamilyRequest request) {
+        return catalog_.get_latest(reader(std::move(subject)), std::move(request));
       });
   methods_.add_unary<v1::ListImagesRequest>(
-      "ImageService.List",
-      [this](std::string, v1::ListImagesRequest request) { return ready(catalog_.list_images(request)); });
+      "ImageService.List", [this](SubjectRef subject, v1::ListImagesRequest request) {
+        return ready(catalog_.list_images(reader(std::move(subject)), request));
+      });
   add_mutating<v1::CreateImageRequest>("ImageService.Create",
                                        [this](Caller caller, v1::CreateImageRequest request) {
-                                         return catalog_.create_image(std::move(caller), std::move(request));
+                                         return create_image(std::move(caller), std::move(request));
                                        });
   add_mutating<v1::ImportImageRequest>(
       "ImageService.Import",
@@ -110,13 +125,22 @@ void Services::add_images() {
                                        });
 }
 
+boost::asio::awaitable<Answer<OperationRef>> Services::create_image(Caller caller,
+                                                                    v1::CreateImageRequest request) {
+  Answer<OperationRef> operation = co_await catalog_.create_image(std::move(caller), std::move(request));
+  jobs_.examine_images();
+  co_return operation;
+}
+
 void Services::add_disks_and_snapshots() {
-  methods_.add_unary<v1::GetDiskRequest>("DiskService.Get", [this](std::string, v1::GetDiskRequest request) {
-    return ready(catalog_.get_disk(request));
-  });
+  methods_.add_unary<v1::GetDiskRequest>(
+      "DiskService.Get", [this](SubjectRef subject, v1::GetDiskRequest request) {
+        return ready(catalog_.get_disk(reader(std::move(subject)), request));
+      });
   methods_.add_unary<v1::ListDisksRequest>(
-      "DiskService.List",
-      [this](std::string, v1::ListDisksRequest request) { return ready(catalog_.list_disks(request)); });
+      "DiskService.List", [this](SubjectRef subject, v1::ListDisksRequest request) {
+        return ready(catalog_.list_disks(reader(std::move(subject)), request));
+      });
   add_mutating<v1::CreateDiskRequest>("DiskService.Create",
                                       [this](Caller caller, v1::CreateDiskRequest request) {
                                         return catalog_.create_disk(std::move(caller), std::move(request));
@@ -137,14 +161,14 @@ void Services::add_disks_and_snapshots() {
                                       [this](Caller caller, v1::DeleteDiskRequest request) {
                                         return catalog_.delete_disk(std::move(caller), std::move(request));
                                       });
-  methods_.add_unary<v1::GetSnapshotRequest>("SnapshotService.Get",
-                                             [this](std::string, v1::GetSnapshotRequest request) {
-                                               return catalog_.get_snapshot(std::move(request));
-                                             });
-  methods_.add_unary<v1::ListSnapshotsRequest>("SnapshotService.List",
-                                               [this](std::string, v1::ListSnapshotsRequest request) {
-                                                 return ready(catalog_.list_snapshots(request));
-                                               });
+  methods_.add_unary<v1::GetSnapshotRequest>(
+      "SnapshotService.Get", [this](SubjectRef subject, v1::GetSnapshotRequest request) {
+        return catalog_.get_snapshot(reader(std::move(subject)), std::move(request));
+      });
+  methods_.add_unary<v1::ListSnapshotsRequest>(
+      "SnapshotService.List", [this](SubjectRef subject, v1::ListSnapshotsRequest request) {
+        return ready(catalog_.list_snapshots(reader(std::move(subject)), request));
+      });
   add_mutating<v1::CreateSnapshotsRequest>(
       "SnapshotService.Create", [this](Caller caller, v1::CreateSnapshotsRequest request) {
         return catalog_.create_snapshots(std::move(caller), std::move(request));
@@ -161,11 +185,13 @@ void Services::add_disks_and_snapshots() {
 
 void Services::add_folders() {
   methods_.add_unary<v1::GetFolderRequest>(
-      "FolderService.Get",
-      [this](std::string, v1::GetFolderRequest request) { return ready(catalog_.get_folder(request)); });
+      "FolderService.Get", [this](SubjectRef subject, v1::GetFolderRequest request) {
+        return ready(catalog_.get_folder(reader(std::move(subject)), request));
+      });
   methods_.add_unary<v1::ListFoldersRequest>(
-      "FolderService.List",
-      [this](std::string, v1::ListFoldersRequest request) { return ready(catalog_.list_folders(request)); });
+      "FolderService.List", [this](SubjectRef subject, v1::ListFoldersRequest request) {
+        return ready(catalog_.list_folders(reader(std::move(subject)), request));
+      });
   add_mutating<v1::CreateFolderRequest>(
       "FolderService.Create", [this](Caller caller, v1::CreateFolderRequest request) {
         return catalog_.create_folder(std::move(caller), std::move(request));
@@ -180,38 +206,58 @@ void Services::add_folders() {
       });
 }
 
+void Services::add_access(const std::string& service, Kind kind) {
+  methods_.add_unary<v1::ListAccessBindingsRequest>(
+      service + ".ListAccessBindings",
+      [this, kind](SubjectRef subject, v1::ListAccessBindingsRequest request) {
+        return ready(catalog_.list_access(reader(std::move(subject)), kind, request));
+      });
+  add_mutating<v1::SetAccessBindingsRequest>(
+      service + ".SetAccessBindings", [this, kind](Caller caller, v1::SetAccessBindingsRequest request) {
+        return catalog_.set_access(std::move(caller), kind, std::move(request));
+      });
+  add_mutating<v1::UpdateAccessBindingsRequest>(
+      service + ".UpdateAccessBindings",
+      [this, kind](Caller caller, v1::UpdateAccessBindingsRequest request) {
+        return catalog_.update_access(std::move(caller), kind, std::move(request));
+      });
+}
+
 void Services::add_operations() {
   methods_.add_unary<v1::GetOperationRequest>(
-      "OperationService.Get", [this](std::string, v1::GetOperationRequest request) {
-        const auto operation = find_operation(request.operation_id());
+      "OperationService.Get", [this](SubjectRef subject, v1::GetOperationRequest request) {
+        const auto operation = find_operation(*subject, request.operation_id());
         return ready(operation ? Answer<v1::Operation>(catalog_.view(**operation))
                                : std::unexpected(operation.error()));
       });
-  methods_.add_unary<v1::ListOperationsRequest>("OperationService.List",
-                                                [this](std::string, v1::ListOperationsRequest request) {
-                                                  return ready(catalog_.list_operations(request));
-                                                });
+  methods_.add_unary<v1::ListOperationsRequest>(
+      "OperationService.List", [this](SubjectRef subject, v1::ListOperationsRequest request) {
+        return ready(catalog_.list_operations(reader(std::move(subject)), request));
+      });
   methods_.add_stream<v1::WatchOperationRequest>(
-      "OperationService.Watch", [this](std::string, v1::WatchOperationRequest request, Responder& responder) {
-        return watch(std::move(request), responder);
+      "OperationService.Watch",
+      [this](SubjectRef subject, v1::WatchOperationRequest request, Responder& responder) {
+        return watch(std::move(subject), std::move(request), responder);
       });
   methods_.add_unary<v1::CancelOperationRequest>(
-      "OperationService.Cancel", [this](std::string subject, v1::CancelOperationRequest request) {
+      "OperationService.Cancel", [this](SubjectRef subject, v1::CancelOperationRequest request) {
         return cancel(std::move(subject), std::move(request));
       });
 }
 
-Answer<OperationRef> Services::find_operation(const std::string& id) const {
+Answer<OperationRef> Services::find_operation(const Subject& subject, const std::string& id) const {
   if (id.empty())
     return refuse(ErrorCode::invalid_argument, "operation_id", "the operation's id is missing");
-  if (const OperationRef operation = catalog_.operations().find(id))
+  if (const OperationRef operation = catalog_.operations().find(id);
+      operation && catalog_.may_see(subject, *operation))
     return operation;
   return refuse(ErrorCode::not_found, "operation_id",
                 "there is no such operation; finished ones are forgotten after a while");
 }
 
-boost::asio::awaitable<void> Services::watch(v1::WatchOperationRequest request, Responder& responder) {
-  const auto found = find_operation(request.operation_id());
+boost::asio::awaitable<void> Services::watch(SubjectRef subject, v1::WatchOperationRequest request,
+                                             Responder& responder) {
+  const auto found = find_operation(*subject, request.operation_id());
   if (!found) {
     co_await responder.send(found.error());
     co_return;
@@ -228,19 +274,22 @@ boost::asio::awaitable<void> Services::watch(v1::WatchOperationRequest request, 
   }
 }
 
-boost::asio::awaitable<Answer<v1::Operation>> Services::cancel(std::string subject,
+boost::asio::awaitable<Answer<v1::Operation>> Services::cancel(SubjectRef subject,
                                                                v1::CancelOperationRequest request) {
-  const auto found = find_operation(request.operation_id());
+  const auto found = find_operation(*subject, request.operation_id());
   if (!found)
     co_return std::unexpected(found.error());
   const OperationRef operation = *found;
-  jobs_.cancel(operation, subject);
+  if (!catalog_.may_cancel(*subject, *operation))
+    co_return refuse(ErrorCode::permission_denied, "operation_id",
+                     subject->name + " may see this operation and not cancel it");
+  jobs_.cancel(operation, subject->name);
   while (!operation->message.done())
     co_await operation->changed.wait();
   co_return catalog_.view(*operation);
 }
 
-boost::asio::awaitable<Answer<v1::DaemonStatus>> Services::status() {
+boost::asio::awaitable<Answer<v1::DaemonStatus>> Services::status(SubjectRef subject) {
   Result<StoreAccess::State> state = co_await store_.state();
   if (!state)
     co_return std::unexpected(refusal_of(state.error(), "asking the store"));
@@ -249,7 +298,8 @@ boost::asio::awaitable<Answer<v1::DaemonStatus>> Services::status() {
     load = co_await load_();
   v1::DaemonStatus status;
   status.set_version(facts_.version);
-  status.set_store_path(facts_.store_path);
+  if (subject->superuser)
+    status.set_store_path(facts_.store_path);
   status.set_store_uuid(state->uuid.to_string());
   switch (state->health) {
     case StoreHealth::ok:
@@ -279,6 +329,8 @@ boost::asio::awaitable<Answer<v1::DaemonStatus>> Services::status() {
   integrity.set_stuck_blocks(int64_t(state->stats.stuck_blocks));
   for (const DataDamage& damage :
        std::span(state->damage).first(std::min<size_t>(state->damage.size(), limits::kShownDamage))) {
+    if (!subject->superuser)
+      break;  // names that it may not see
     v1::DataDamage& shown = *integrity.add_damage();
     shown.set_resource(catalog_.name_of(damage.volume));
     shown.set_offset(int64_t(damage.offset));

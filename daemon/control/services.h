@@ -49,11 +49,13 @@ class Services {
   void add_disks_and_snapshots();
   void add_folders();
   void add_operations();
+  void add_access(const std::string& service, Kind kind);
 
-  awaitable<Answer<v1::DaemonStatus>> status();
-  awaitable<void> watch(v1::WatchOperationRequest request, Responder& responder);
-  awaitable<Answer<v1::Operation>> cancel(std::string subject, v1::CancelOperationRequest request);
-  Answer<OperationRef> find_operation(const std::string& id) const;
+  awaitable<Answer<OperationRef>> create_image(Caller caller, v1::CreateImageRequest request);
+  awaitable<Answer<v1::DaemonStatus>> status(SubjectRef subject);
+  awaitable<void> watch(SubjectRef subject, v1::WatchOperationRequest request, Responder& responder);
+  awaitable<Answer<v1::Operation>> cancel(SubjectRef subject, v1::CancelOperationRequest request);
+  Answer<OperationRef> find_operation(const Subject& subject, const std::string& id) const;
 
   Catalog& catalog_;
   Jobs& jobs_;

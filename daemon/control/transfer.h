@@ -11,6 +11,7 @@
 
 #include "base/refusal.h"
 #include "image/progress.h"
+#include "obraz/v1/layout.pb.h"
 #include "store/types.h"
 
 namespace obraz {
@@ -30,6 +31,8 @@ class ImageTransfer {
   virtual Answer<std::unique_ptr<Source>> open(const std::string& source, const std::string& format,
                                                std::stop_token stop) = 0;
   virtual Answer<void> import(Source& source, VolumeId into, Progress& progress, std::stop_token stop) = 0;
+  // What is on a volume.
+  virtual Answer<v1::Layout> examine(VolumeId volume, std::stop_token stop) = 0;
   // Leaves no file behind when it fails.
   virtual Answer<void> export_to(VolumeId from, const std::string& path, const std::string& format,
                                  Progress& progress, std::stop_token stop) = 0;

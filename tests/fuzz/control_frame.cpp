@@ -57,6 +57,7 @@ class NoTransfer final : public ImageTransfer {
     progress.bytes_total = progress.bytes_done = 5 * limits::MiB;
     return {};
   }
+  Answer<v1::Layout> examine(VolumeId, std::stop_token) override { return v1::Layout(); }
   Answer<void> export_to(VolumeId, const std::string&, const std::string&, Progress&,
                          std::stop_token) override {
     return {};
@@ -129,7 +130,7 @@ class Daemon {
   // Deletes what was made, once nothing is under way.
   void tidy() {
     for (;;) {
-      const auto operations = base_.catalog().list_operations({});
+      const auto operations = base_.catalog().list_operations(kRoot, {});
       OBRAZ_CHECK(operations.has_value());
       const auto& list = operations->operations();
       if (std::ranges::all_of(list, [](const auto& operation) { return operation.done(); }))
@@ -138,9 +139,9 @@ class Daemon {
     }
     if (state() == kept_)
       return;
-    const auto snapshots = base_.catalog().list_snapshots({});
-    const auto disks = base_.catalog().list_disks({});
-    const auto images = base_.catalog().list_images({});
+    const auto snapshots = base_.catalog().list_snapshots(kRoot, {});
+    const auto disks = base_.catalog().list_disks(kRoot, {});
+    const auto images = base_.catalog().list_images(kRoot, {});
     for (const auto& snapshot : snapshots->snapshots()) {
       v1::DeleteSnapshotRequest request;
       request.set_snapshot_id(snapshot.id());
@@ -167,9 +168,9 @@ class Daemon {
   }
   // The resources of the folder, by what can be seen of them.
   std::string state() {
-    const auto disks = base_.catalog().list_disks({});
-    const auto snapshots = base_.catalog().list_snapshots({});
-    const auto images = base_.catalog().list_images({});
+    const auto disks = base_.catalog().list_disks(kRoot, {});
+    const auto snapshots = base_.catalog().list_snapshots(kRoot, {});
+    const auto images = base_.catalog().list_images(kRoot, {});
     OBRAZ_CHECK(disks && snapshots && images);
     std::string out;
     for (const auto& disk : disks->disks())

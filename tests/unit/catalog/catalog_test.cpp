@@ -24,7 +24,7 @@ class CatalogTest : public testing::Test {
   v1::Disk disk(const std::string& name) {
     v1::GetDiskRequest request;
     request.set_disk_id(name);
-    const auto disk = catalog().get_disk(request);
+    const auto disk = catalog().get_disk(kRoot, request);
     EXPECT_TRUE(disk) << name;
     return disk.value_or(v1::Disk());
   }
@@ -116,7 +116,7 @@ TEST_F(CatalogTest, ASourceMayBeDeletedRightAfterItWasCloned) {
 
 TEST_F(CatalogTest, WhatIsAttachedIsNotDeleted) {
   ASSERT_TRUE(good(harness.create_disk("vm1", 4 * MiB)));
-  const auto found = catalog().find_export("disk/vm1");
+  const auto found = catalog().find_export(*kRoot.subject, "disk/vm1");
   ASSERT_TRUE(found);
   ASSERT_TRUE(catalog().attach(found->resource_id, 7, "unix pid 1", false));
   EXPECT_EQ(disk("vm1").attachments_size(), 1);
@@ -130,11 +130,11 @@ TEST_F(CatalogTest, WhatIsAttachedIsNotDeleted) {
 
 TEST_F(CatalogTest, WhatIsBeingDeletedIsNotAttached) {
   ASSERT_TRUE(good(harness.create_disk("vm1", 4 * MiB)));
-  const auto found = catalog().find_export("disk/vm1");
+  const auto found = catalog().find_export(*kRoot.subject, "disk/vm1");
   ASSERT_TRUE(found);
   auto deletion = catalog().delete_disk(kRoot, Harness::to_delete("vm1"));  // decided now, done later
   EXPECT_EQ(disk("vm1").status(), v1::DELETING);
-  EXPECT_FALSE(catalog().find_export("disk/vm1"));
+  EXPECT_FALSE(catalog().find_export(*kRoot.subject, "disk/vm1"));
   EXPECT_FALSE(catalog().attach(found->resource_id, 1, "late", false));
   EXPECT_TRUE(good(harness.run(std::move(deletion))));
 }
@@ -145,19 +145,19 @@ TEST_F(CatalogTest, ExportsAreFoundByNameFolderAndId) {
   ASSERT_TRUE(good(harness.create_image("i1", "vm1")));
   const std::string id = disk("vm1").id();
   for (const std::string& name : {std::string("disk/vm1"), std::string("disk/default/vm1"), id}) {
-    const auto found = catalog().find_export(name);
+    const auto found = catalog().find_export(*kRoot.subject, name);
     ASSERT_TRUE(found) << name;
     EXPECT_EQ(found->resource_id, id);
     EXPECT_FALSE(found->read_only);
     EXPECT_EQ(found->size_bytes, 4 * MiB);
   }
-  EXPECT_TRUE(catalog().find_export("snapshot/s1")->read_only);
-  EXPECT_TRUE(catalog().find_export("image/i1")->read_only);
+  EXPECT_TRUE(catalog().find_export(*kRoot.subject, "snapshot/s1")->read_only);
+  EXPECT_TRUE(catalog().find_export(*kRoot.subject, "image/i1")->read_only);
   for (const std::string name : {"", "vm1", "/", "disk/", "disk/other/vm1", "disk/vm2", "volume/vm1",
                                  "disk/default/vm1/x", "1nosuchid", "DISK/vm1"})
-    EXPECT_FALSE(catalog().find_export(name)) << name;
-  EXPECT_EQ(catalog().list_exports(100).size(), 3u);
-  EXPECT_EQ(catalog().list_exports(2).size(), 2u);
+    EXPECT_FALSE(catalog().find_export(*kRoot.subject, name)) << name;
+  EXPECT_EQ(catalog().list_exports(*kRoot.subject, 100).size(), 3u);
+  EXPECT_EQ(catalog().list_exports(*kRoot.subject, 2).size(), 2u);
 }
 
 TEST_F(CatalogTest, ADiskOnlyGrows) {
@@ -185,7 +185,7 @@ TEST_F(CatalogTest, ADiskRevertsToItsOwnSnapshotsOnly) {
   request.set_snapshot_id("s2");
   EXPECT_EQ(code(harness.run(catalog().revert_disk(kRoot, request))), ErrorCode::failed_precondition);
   request.set_snapshot_id("s1");
-  const auto found = catalog().find_export("disk/vm1");
+  const auto found = catalog().find_export(*kRoot.subject, "disk/vm1");
   ASSERT_TRUE(catalog().attach(found->resource_id, 1, "client", false));
   EXPECT_EQ(code(harness.run(catalog().revert_disk(kRoot, request))), ErrorCode::failed_precondition);
   catalog().detach(found->resource_id, 1);
@@ -224,7 +224,7 @@ TEST_F(CatalogTest, ADiskFromAnImageHasAtLeastItsMinDiskSize) {
   EXPECT_EQ(code(harness.create_disk("small", 8 * MiB, "i1")), ErrorCode::invalid_argument);
   ASSERT_TRUE(good(harness.create_disk("fits", 0, "i1")));
   EXPECT_EQ(disk("fits").size(), 16 * MiB);
-  EXPECT_EQ(disk("fits").source_image_id(), catalog().find_export("image/i1")->resource_id);
+  EXPECT_EQ(disk("fits").source_image_id(), catalog().find_export(*kRoot.subject, "image/i1")->resource_id);
   ASSERT_TRUE(good(harness.create_disk("large", 64 * MiB, "i1")));
   EXPECT_EQ(disk("large").size(), 64 * MiB);
 }
@@ -241,7 +241,7 @@ TEST_F(CatalogTest, AnImageKeepsItsSourcesOs) {
   ASSERT_TRUE(good(harness.create_image("w2", "vm2")));
   v1::GetImageRequest get;
   get.set_image_id("w2");
-  EXPECT_EQ(harness.run(catalog().get_image(get))->os().type(), v1::Os::WINDOWS);
+  EXPECT_EQ(harness.run(catalog().get_image(kRoot, get))->os().type(), v1::Os::WINDOWS);
 }
 
 TEST_F(CatalogTest, AFamilysLatestIsTheNewest) {
@@ -251,15 +251,15 @@ TEST_F(CatalogTest, AFamilysLatestIsTheNewest) {
   ASSERT_TRUE(good(harness.create_image("a0", "vm1", "other")));
   v1::GetImageLatestByFamilyRequest request;
   request.set_family("fam");
-  EXPECT_EQ(harness.run(catalog().get_latest(request))->name(), "i2");
+  EXPECT_EQ(harness.run(catalog().get_latest(kRoot, request))->name(), "i2");
   harness.restart();
-  EXPECT_EQ(harness.run(catalog().get_latest(request))->name(), "i2");
+  EXPECT_EQ(harness.run(catalog().get_latest(kRoot, request))->name(), "i2");
   v1::DeleteImageRequest remove;
   remove.set_image_id("i2");
   ASSERT_TRUE(good(harness.run(catalog().delete_image(kRoot, remove))));
-  EXPECT_EQ(harness.run(catalog().get_latest(request))->name(), "i1");
+  EXPECT_EQ(harness.run(catalog().get_latest(kRoot, request))->name(), "i1");
   request.set_family("nosuch");
-  EXPECT_EQ(harness.run(catalog().get_latest(request)).error().code, ErrorCode::not_found);
+  EXPECT_EQ(harness.run(catalog().get_latest(kRoot, request)).error().code, ErrorCode::not_found);
 }
 
 TEST_F(CatalogTest, EverythingIsThereAfterARestart) {
@@ -275,8 +275,8 @@ TEST_F(CatalogTest, EverythingIsThereAfterARestart) {
     EXPECT_EQ(disk("vm2").SerializeAsString(), before.SerializeAsString());
     EXPECT_EQ(catalog().count(Kind::snapshot), 1u);
     EXPECT_EQ(catalog().count(Kind::image), 1u);
-    EXPECT_EQ(catalog().list_operations({})->operations_size(), 5);
-    EXPECT_TRUE(catalog().find_export("disk/vm2"));
+    EXPECT_EQ(catalog().list_operations(kRoot, {})->operations_size(), 5);
+    EXPECT_TRUE(catalog().find_export(*kRoot.subject, "disk/vm2"));
   }
 }
 
@@ -285,35 +285,118 @@ TEST_F(CatalogTest, PagesAreStableWhileDisksComeAndGo) {
     ASSERT_TRUE(good(harness.create_disk(name, 4 * MiB)));
   v1::ListDisksRequest request;
   request.set_page_size(2);
-  const auto first = catalog().list_disks(request);
+  const auto first = catalog().list_disks(kRoot, request);
   ASSERT_EQ(first->disks_size(), 2);
   EXPECT_EQ(first->disks(1).name(), "c");
   ASSERT_TRUE(good(harness.delete_disk("c")));           // the one the token names
   ASSERT_TRUE(good(harness.create_disk("b", 4 * MiB)));  // on a page that has been read
   request.set_page_token(first->next_page_token());
-  const auto second = catalog().list_disks(request);
+  const auto second = catalog().list_disks(kRoot, request);
   ASSERT_EQ(second->disks_size(), 2);
   EXPECT_EQ(second->disks(0).name(), "e");
   EXPECT_EQ(second->disks(1).name(), "g");
   EXPECT_EQ(second->next_page_token(), "");
   request.set_page_token("nonsense");
-  EXPECT_EQ(catalog().list_disks(request).error().field, "page_token");
+  EXPECT_EQ(catalog().list_disks(kRoot, request).error().field, "page_token");
   request.set_page_size(1001);
-  EXPECT_EQ(catalog().list_disks(request).error().field, "page_size");
+  EXPECT_EQ(catalog().list_disks(kRoot, request).error().field, "page_size");
+}
+
+// Also what becomes of it when the image goes.
+TEST_F(CatalogTest, WhatIsOnAnImageStaysWithIt) {
+  const auto keys = [this] {
+    unsigned count = 0;
+    const auto resources = harness.run(harness.store().resources());
+    for (const auto& [key, value] : *resources)
+      count += key.starts_with("content/");
+    return count;
+  };
+  const auto table = [this](const std::string& name) {
+    v1::GetImageRequest request;
+    request.set_image_id(name);
+    const auto image = harness.run(catalog().get_image(kRoot, request));
+    return image ? v1::Layout::Table_Name(image->layout().table()) : "no image";
+  };
+  ASSERT_TRUE(good(harness.create_disk("vm1", 4 * MiB)));
+  ASSERT_TRUE(good(harness.create_image("i1", "vm1")));
+  const EntryRef image = catalog().next_unexamined();
+  ASSERT_TRUE(image);
+  EXPECT_EQ(catalog().next_unexamined(), nullptr);
+  EXPECT_EQ(table("i1"), "NO_TABLE");
+  harness.restart();  // nobody has looked: it is asked for again
+  const EntryRef again = catalog().next_unexamined();
+  ASSERT_TRUE(again);
+  v1::Layout layout;
+  layout.set_table(v1::Layout::GPT);
+  harness.run(catalog().keep_layout(again, layout));
+  EXPECT_EQ(table("i1"), "GPT");
+  v1::CreateImageRequest request;
+  request.set_name("i2");
+  request.set_image_id("i1");
+  ASSERT_TRUE(good(harness.run(catalog().create_image(kRoot, request))));
+  EXPECT_EQ(table("i2"), "GPT");
+  EXPECT_EQ(catalog().next_unexamined(), nullptr);
+  harness.restart(true);
+  EXPECT_EQ(table("i1"), "GPT");
+  EXPECT_EQ(table("i2"), "GPT");
+  EXPECT_EQ(catalog().next_unexamined(), nullptr);
+  EXPECT_EQ(keys(), 2u);
+  for (const char* name : {"i1", "i2"}) {
+    v1::DeleteImageRequest remove;
+    remove.set_image_id(name);
+    ASSERT_TRUE(good(harness.run(catalog().delete_image(kRoot, remove))));
+  }
+  EXPECT_EQ(keys(), 0u);
+}
+
+// What is found on an image that has gone meanwhile is of no use.
+TEST_F(CatalogTest, WhatIsFoundTooLateLeavesNothing) {
+  ASSERT_TRUE(good(harness.create_disk("vm1", 4 * MiB)));
+  ASSERT_TRUE(good(harness.create_image("i1", "vm1")));
+  const EntryRef image = catalog().next_unexamined();
+  v1::DeleteImageRequest remove;
+  remove.set_image_id("i1");
+  ASSERT_TRUE(good(harness.run(catalog().delete_image(kRoot, remove))));
+  harness.run(catalog().keep_layout(image, v1::Layout()));
+  const auto resources = harness.run(harness.store().resources());
+  for (const auto& [key, value] : *resources)
+    EXPECT_FALSE(key.starts_with("content/")) << key;
+}
+
+// As many partitions as there can be, with the longest texts: what is kept has a limit.
+TEST_F(CatalogTest, OfAVeryLongLayoutTheBeginningIsKept) {
+  ASSERT_TRUE(good(harness.create_disk("vm1", 4 * MiB)));
+  ASSERT_TRUE(good(harness.create_image("i1", "vm1")));
+  v1::Layout layout;
+  for (unsigned i = 0; i < limits::kMaxPartitions; ++i) {
+    v1::Partition& partition = *layout.add_partitions();
+    partition.set_number(int32_t(i));
+    partition.set_name(std::string(limits::kMaxPartitionName, 'n'));
+    partition.mutable_file_system()->set_label(std::string(limits::kMaxLayoutText, 'l'));
+  }
+  harness.run(catalog().keep_layout(catalog().next_unexamined(), layout));
+  harness.restart();
+  v1::GetImageRequest request;
+  request.set_image_id("i1");
+  const auto image = harness.run(catalog().get_image(kRoot, request));
+  ASSERT_TRUE(image);
+  EXPECT_TRUE(image->layout().incomplete());
+  EXPECT_GT(image->layout().partitions_size(), 20);
+  EXPECT_LT(image->ByteSizeLong(), limits::kMaxResourceSize);
 }
 
 TEST_F(CatalogTest, AnImportedImageIsReadyWithItsOperation) {
   auto ticket = begin_import("i1");
   ASSERT_TRUE(ticket);
-  EXPECT_FALSE(begin_import("i1"));                 // the name is taken
-  EXPECT_FALSE(catalog().find_export("image/i1"));  // but there is nothing to see
+  EXPECT_FALSE(begin_import("i1"));                                 // the name is taken
+  EXPECT_FALSE(catalog().find_export(*kRoot.subject, "image/i1"));  // but there is nothing to see
   EXPECT_FALSE(harness.create_disk("vm1", 0, "i1"));
   ASSERT_TRUE(harness.run(catalog().start_import(*ticket, 5 * MiB, "raw")));
   EXPECT_EQ(harness.volumes(), 1u);
-  ASSERT_TRUE(harness.run(catalog().finish_import(*ticket)));
+  ASSERT_TRUE(harness.run(catalog().finish_import(*ticket, std::nullopt)));
   EXPECT_EQ(harness.volumes(), 1u);
   EXPECT_TRUE(ticket->operation->message.done());
-  EXPECT_EQ(catalog().find_export("image/i1")->size_bytes, 8 * MiB);
+  EXPECT_EQ(catalog().find_export(*kRoot.subject, "image/i1")->size_bytes, 8 * MiB);
   EXPECT_TRUE(good(harness.create_disk("vm1", 0, "i1")));
 }
 
@@ -397,13 +480,13 @@ TEST_F(CatalogTest, ADifferenceComesWithAFixedOrderAndEnd) {
   v1::DiffRequest request;
   request.set_a("disk/vm1");
   request.set_b("snapshot/s1");
-  const auto same = harness.run(catalog().diff(request));
+  const auto same = harness.run(catalog().diff(kRoot, request));
   ASSERT_TRUE(same);
   EXPECT_EQ(same->next_page_token(), "");
   request.set_b("snapshot/s2");
-  EXPECT_EQ(harness.run(catalog().diff(request)).error().field, "b");
+  EXPECT_EQ(harness.run(catalog().diff(kRoot, request)).error().field, "b");
   request.set_b("");
-  EXPECT_EQ(harness.run(catalog().diff(request)).error().field, "b");
+  EXPECT_EQ(harness.run(catalog().diff(kRoot, request)).error().field, "b");
 }
 
 }  // namespace

@@ -56,7 +56,7 @@ class FoldersTest : public testing::Test {
   v1::Folder folder(const std::string& name) {
     v1::GetFolderRequest request;
     request.set_folder_id(name);
-    const auto found = catalog().get_folder(request);
+    const auto found = catalog().get_folder(kRoot, request);
     EXPECT_TRUE(found) << name;
     return found.value_or(v1::Folder());
   }
@@ -75,14 +75,14 @@ class FoldersTest : public testing::Test {
     v1::GetDiskRequest request;
     request.set_folder_id(folder);
     request.set_disk_id(name);
-    const auto found = catalog().get_disk(request);
+    const auto found = catalog().get_disk(kRoot, request);
     EXPECT_TRUE(found) << name;
     return found.value_or(v1::Disk());
   }
   v1::Image image(const std::string& name) {
     v1::GetImageRequest request;
     request.set_image_id(name);
-    const auto found = harness.run(catalog().get_image(request));
+    const auto found = harness.run(catalog().get_image(kRoot, request));
     EXPECT_TRUE(found) << name;
     return found.value_or(v1::Image());
   }
@@ -90,7 +90,7 @@ class FoldersTest : public testing::Test {
     v1::GetImageLatestByFamilyRequest request;
     request.set_folder_id(folder);
     request.set_family(family);
-    const auto found = harness.run(catalog().get_latest(request));
+    const auto found = harness.run(catalog().get_latest(kRoot, request));
     return found ? found->name() : refused(found);
   }
   Answer<OperationRef> mark(const std::string& name, v1::Deprecation::State state,
@@ -136,10 +136,10 @@ TEST_F(FoldersTest, ANameIsTakenInItsFolderOnly) {
   EXPECT_NE(disk("lab", "vm1").id(), disk("", "vm1").id());
   EXPECT_EQ(disk("lab", "vm1").folder_id(), folder("lab").id());
   EXPECT_EQ(harness.disk_names(), "vm1");
-  const auto found = catalog().find_export("disk/lab/vm1");
+  const auto found = catalog().find_export(*kRoot.subject, "disk/lab/vm1");
   ASSERT_TRUE(found);
   EXPECT_EQ(found->resource_id, disk("lab", "vm1").id());
-  EXPECT_FALSE(catalog().find_export(folder("lab").id())) << "a folder is no export";
+  EXPECT_FALSE(catalog().find_export(*kRoot.subject, folder("lab").id())) << "a folder is no export";
 }
 
 TEST_F(FoldersTest, OneThatHasSomethingIsNotDeleted) {

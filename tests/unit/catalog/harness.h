@@ -26,7 +26,7 @@
 
 namespace obraz::test {
 
-inline const Caller kRoot{"user:root", "", 0};
+inline const Caller kRoot{std::make_shared<const Subject>(Subject{"user:root", {"group:root"}, true}), "", 0};
 
 class Harness {
  public:
@@ -151,7 +151,7 @@ class Harness {
   }
   std::string disk_names() {
     std::string names;
-    const auto disks = catalog().list_disks({});
+    const auto disks = catalog().list_disks(kRoot, {});
     for (const auto& disk : disks->disks())
       names += (names.empty() ? "" : " ") + disk.name();
     return names;

@@ -33,7 +33,7 @@ class ListsTest : public testing::Test {
     request.set_page_size(page_size);
     std::string names;
     do {
-      const auto page = catalog().list_disks(request);
+      const auto page = catalog().list_disks(kRoot, request);
       if (!page)
         return page.error().message;
       for (const v1::Disk& disk : page->disks())
@@ -87,7 +87,7 @@ TEST_F(ListsTest, HaveEverythingThatStaysOnceWhateverComesAndGoes) {
     request.set_page_size(4);
     int made = 0;
     do {
-      const auto page = catalog().list_disks(request);
+      const auto page = catalog().list_disks(kRoot, request);
       ASSERT_TRUE(page);
       for (const v1::Disk& disk : page->disks())
         seen.insert(disk.name());
@@ -106,7 +106,7 @@ TEST_F(ListsTest, HaveEverythingThatStaysOnceWhateverComesAndGoes) {
     }
     v1::ListDisksRequest all;
     all.set_page_size(1000);
-    const auto left = catalog().list_disks(all);
+    const auto left = catalog().list_disks(kRoot, all);
     for (const v1::Disk& disk : left->disks())
       ASSERT_TRUE(harness.delete_disk(disk.name()));
   }
@@ -117,13 +117,13 @@ TEST_F(ListsTest, ATokenBelongsToItsFilterAndOrder) {
     make(name);
   v1::ListDisksRequest request;
   request.set_page_size(1);
-  request.set_page_token(catalog().list_disks(request)->next_page_token());
-  EXPECT_TRUE(catalog().list_disks(request));
+  request.set_page_token(catalog().list_disks(kRoot, request)->next_page_token());
+  EXPECT_TRUE(catalog().list_disks(kRoot, request));
   request.set_order_by("created_at");
-  EXPECT_EQ(catalog().list_disks(request).error().field, "page_token");
+  EXPECT_EQ(catalog().list_disks(kRoot, request).error().field, "page_token");
   request.set_order_by("");
   request.set_filter("name != x");
-  EXPECT_EQ(catalog().list_disks(request).error().field, "page_token");
+  EXPECT_EQ(catalog().list_disks(kRoot, request).error().field, "page_token");
 }
 
 // One page looks at a bounded number of resources: a filter that holds for few of many is answered in pages
@@ -146,7 +146,8 @@ TEST_F(ListsTest, APageThatLooksInVainSaysWhereToGoOn) {
   auto query = ListQuery::parse(10, "", "labels.wanted = yes", "");
   std::vector<size_t> found;
   for (;;) {
-    const Index::Page page = index.list(Kind::disk, kDefaultFolder, *query);
+    const Index::Page page =
+        index.list(Kind::disk, kDefaultFolder, *query, [](const Entry&) { return true; });
     found.push_back(page.entries.size());
     if (page.next_page_token.empty())
       break;
@@ -166,7 +167,7 @@ TEST_F(ListsTest, FoldersHavePagesToo) {
   v1::ListFoldersRequest request;
   request.set_page_size(1);
   do {
-    const auto page = catalog().list_folders(request);
+    const auto page = catalog().list_folders(kRoot, request);
     ASSERT_TRUE(page) << page.error().message;
     for (const v1::Folder& folder : page->folders())
       names.append(folder.name()).append(" ");

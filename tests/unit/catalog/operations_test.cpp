@@ -9,6 +9,8 @@
 namespace obraz {
 namespace {
 
+const OperationTable::Visible kAll = [](const OperationState&) { return true; };
+
 class OperationTableTest : public testing::Test {
  protected:
   boost::asio::io_context context;
@@ -17,7 +19,8 @@ class OperationTableTest : public testing::Test {
   static constexpr uint64_t kHash = 17;
 
   Caller caller(std::string key, uint64_t hash = kHash, std::string subject = "user:a") {
-    return Caller{std::move(subject), std::move(key), hash};
+    return Caller{std::make_shared<const Subject>(Subject{std::move(subject), {}, false}), std::move(key),
+                  hash};
   }
   // What a committed call does.
   Transaction finish(const OperationRef& operation) {
@@ -83,15 +86,15 @@ TEST_F(OperationTableTest, AFailedOneKeepsItsRefusalAcrossARestart) {
 TEST_F(OperationTableTest, PagesListTheNewestFirst) {
   for (const char* description : {"one", "two", "three"})
     table.begin(caller(""), description, {});
-  const auto first = table.list(2, "");
+  const auto first = table.list(2, "", kAll);
   ASSERT_EQ(first->operations.size(), 2u);
   EXPECT_EQ(first->operations[0]->message.description(), "three");
   table.begin(caller(""), "four", {});
-  const auto second = table.list(2, first->next_page_token);
+  const auto second = table.list(2, first->next_page_token, kAll);
   ASSERT_EQ(second->operations.size(), 1u);
   EXPECT_EQ(second->operations[0]->message.description(), "one");
   EXPECT_EQ(second->next_page_token, "");
-  EXPECT_FALSE(table.list(2, "x"));
+  EXPECT_FALSE(table.list(2, "x", kAll));
 }
 
 TEST_F(OperationTableTest, TimesNeverRepeat) {

@@ -37,7 +37,8 @@ class FakeTransfer final : public ImageTransfer {
   };
 
   uint64_t size = 5 * limits::MiB;
-  bool wait_for_stop = false;  // of copying: neither fail nor finish before
+  std::optional<v1::Layout> layout = v1::Layout();  // of every volume; none: it cannot be told
+  bool wait_for_stop = false;                       // of copying: neither fail nor finish before
 
   Answer<std::unique_ptr<Source>> open(const std::string& source, const std::string&,
                                        std::stop_token) override {
@@ -47,6 +48,9 @@ class FakeTransfer final : public ImageTransfer {
   }
   Answer<void> import(Source&, VolumeId, Progress& progress, std::stop_token stop) override {
     return copy(progress, stop);
+  }
+  Answer<v1::Layout> examine(VolumeId, std::stop_token) override {
+    return layout ? Answer<v1::Layout>(*layout) : refuse(ErrorCode::io, "", "nobody can tell");
   }
   Answer<void> export_to(VolumeId, const std::string&, const std::string&, Progress& progress,
                          std::stop_token stop) override {

@@ -66,6 +66,34 @@ TEST_F(JobsTest, AnImportIsWatchedToItsImage) {
   EXPECT_EQ(seen.back().metadata().bytes_total(), 5 * limits::MiB);
 }
 
+TEST_F(JobsTest, AnImportedImageSaysWhatIsOnIt) {
+  harness.transfer.layout->set_table(v1::Layout::GPT);
+  harness.transfer.layout->set_windows(v1::Layout::WINDOWS_DATA);
+  const auto seen = watch(import("i1")->id());
+  ASSERT_EQ(seen.back().response().images_size(), 1);
+  EXPECT_EQ(seen.back().response().images(0).layout().table(), v1::Layout::GPT);
+}
+
+TEST_F(JobsTest, ABootDiskOfWindowsIsNotImported) {
+  harness.transfer.layout->set_windows(v1::Layout::WINDOWS_BOOT);
+  harness.transfer.layout->set_windows_evidence("partition 1 has the file bootmgr");
+  const auto seen = watch(import("i1")->id());
+  EXPECT_EQ(seen.back().error().code(), v1::Error::FAILED_PRECONDITION);
+  EXPECT_EQ(seen.back().error().field(), "source");
+  EXPECT_EQ(seen.back().error().message(),
+            "a boot disk of Windows cannot be imported: partition 1 has the file bootmgr");
+  EXPECT_EQ(images(), 0);
+  harness.transfer.layout = v1::Layout();
+  EXPECT_TRUE(watch(import("i1")->id()).back().has_response());
+}
+
+TEST_F(JobsTest, AnImageThatCannotBeLookedAtIsImportedAllTheSame) {
+  harness.transfer.layout.reset();
+  const auto seen = watch(import("i1")->id());
+  ASSERT_EQ(seen.back().response().images_size(), 1);
+  EXPECT_FALSE(seen.back().response().images(0).has_layout());
+}
+
 TEST_F(JobsTest, AMissingSourceFailsTheOperationAndLeavesNothing) {
   const auto begun = import("i1", "/missing");
   ASSERT_TRUE(begun);

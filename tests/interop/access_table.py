@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""Executes access_table.txt: each call by a process of each subject, against a running daemon.
+
+usage: access_table.py TABLE PROTO_DIR OBRAZ WORK    (as root; WORK/store has the daemon's sockets)
+
+Fails when an outcome is another one than the table says, and when proto/ has a method that the table has not.
+"""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+SUBJECTS = ["none", "viewer", "images.user", "editor", "admin", "group", "shared"]
+UIDS = {name: 42001 + i for i, name in enumerate(SUBJECTS)}
+GROUP = 42100
+OUTCOMES = {"NOT_FOUND": "-", "PERMISSION_DENIED": "no"}
+
+
+class Table:
+    def __init__(self, obraz, work):
+        self.obraz = obraz
+        self.work = work
+        self.number = 0
+
+    def run(self, command, uid=None):
+        arguments = ["setpriv", f"--reuid={uid}", f"--regid={GROUP if uid == UIDS['group'] else uid}",
+                     "--clear-groups"] if uid else []
+        return subprocess.run(arguments + command, capture_output=True, text=True, timeout=60)
+
+    def call(self, command, uid=None):
+        return self.run([self.obraz, "--control", f"{self.work}/store/control.sock", "--json", *command], uid)
+
+    def root(self, *command):
+        done = self.call(command)
+        if done.returncode != 0:
+            sys.exit(f"root's {command}: {done.stderr}")
+        return json.loads(done.stdout)
+
+    def new_name(self):
+        self.number += 1
+        return f"x{self.number}"
+
+    # What a command line needs, made by root.
+    def make(self, word, subject, made):
+        name = self.new_name()
+        user = f"user:{UIDS[subject]}"
+        if word == "IMAGE":
+            self.root("image", "create", "--folder", "f", "--name", name, "--from-disk", "base")
+            if subject == "shared":
+                self.root("image", "share", "--folder", "f", name, "--public")
+        elif word == "DISK":
+            self.root("disk", "create", "--folder", "f", "--name", name, "--size", "4M")
+            made["OPERATION"] = self.root("operation", "list")["operations"][0]["id"]  # the newest
+        elif word == "SNAPSHOT":
+            self.root("snapshot", "create", "--folder", "f", "--name", name, "--disk", made["DISK"])
+        elif word == "FOLDER":
+            self.root("folder", "create", name)
+            grant_roles(self, f"folder/{name}")
+        if word in ("DISK", "SNAPSHOT") and subject == "shared":
+            self.root("access", "grant", "--folder", "f", f"{word.lower()}/{name}", "--role", "viewer", "--to", user)
+        made[word] = name
+
+    def outcome(self, command, subject):
+        made = {"NEW": self.new_name(), "FILE": f"{self.work}/{self.new_name()}"}
+        words = re.findall(r"\b[A-Z]{3,}\b", command)
+        needed = [word for word in ("IMAGE", "DISK", "SNAPSHOT", "FOLDER") if word in words]
+        if {"SNAPSHOT", "OPERATION"} & set(words) and "DISK" not in needed:
+            needed.insert(0, "DISK")
+        for word in needed:
+            self.make(word, subject, made)
+        line = re.sub(r"\b(NEW|FILE|IMAGE|DISK|SNAPSHOT|FOLDER|OPERATION)\b", lambda match: made[match[0]],
+                      command).split()
+        if line[0] == "nbd":
+            done = self.run(["nbdinfo", "--size", f"nbd+unix:///{line[1]}?socket={self.work}/store/nbd.sock"],
+                            UIDS[subject])
+            if done.returncode == 0:
+                return "ok"
+            return "no" if "polic" in done.stderr else "-" if "export" in done.stderr else done.stderr
+        done = self.call([*line, "--folder", "f"], UIDS[subject])
+        if done.returncode == 0:
+            return "ok"
+        try:
+            code = json.loads(done.stderr)["error"]["code"]
+        except ValueError:
+            return f"status {done.returncode}: {done.stderr}"
+        return OUTCOMES.get(code, code)
+
+
+def grant_roles(table, resource):
+    for role in ("viewer", "images.user", "editor", "admin"):
+        table.root("access", "grant", resource, "--role", role, "--to", f"user:{UIDS[role]}")
+    table.root("access", "grant", resource, "--role", "editor", "--to", f"group:{GROUP}")
+
+
+def rows_of(path):
+    rows = []
+    for line in pathlib.Path(path).read_text().splitlines():
+        if not line or line.startswith(("#", "method ")):
+            continue
+        parts = line.split()
+        rows.append((parts[0], " ".join(parts[1:-len(SUBJECTS)]), parts[-len(SUBJECTS):]))
+    return rows
+
+
+def methods_of(folder):
+    methods = set()
+    for path in sorted(pathlib.Path(folder).glob("**/*_service.proto")):
+        text = path.read_text()
+        for service, body in re.findall(r"^service (\w+) {(.*?)^}", text, re.S | re.M):
+            methods |= {f"{service}.{name}" for name in re.findall(r"^\s*rpc (\w+)", body, re.M)}
+    return methods
+
+
+def main():
+    path, proto, obraz, work = sys.argv[1:]
+    rows = rows_of(path)
+    missing = methods_of(proto) - {method for method, _, _ in rows}
+    if missing or not rows:
+        sys.exit(f"the table has no line for {', '.join(sorted(missing))}")
+    table = Table(obraz, work)
+    table.root("folder", "create", "f")
+    grant_roles(table, "folder/f")
+    table.root("disk", "create", "--folder", "f", "--name", "base", "--size", "4M")
+    table.root("image", "create", "--folder", "f", "--name", "newest", "--family", "fam", "--from-disk", "base")
+    wrong = 0
+    for column, subject in enumerate(SUBJECTS):
+        if subject == "shared":  # from here on it can enter the folder
+            table.root("access", "grant", "--folder", "f", "image/newest", "--role", "images.user", "--to",
+                       f"user:{UIDS[subject]}")
+        for method, command, outcomes in rows:
+            found = table.outcome(command, subject)
+            if found != outcomes[column]:
+                wrong += 1
+                print(f"{method} ({command}) by {subject}: {found}, and should be {outcomes[column]}")
+    print(f"{len(rows)} calls by {len(SUBJECTS)} subjects each: {len(rows) * len(SUBJECTS) - wrong} as they should be")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
