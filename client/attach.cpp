@@ -75,6 +75,50 @@ std::string libvirt_disk(const NbdAddress& address, std::string_view name) {
       xml_attribute(name), host);
 }
 
+// What Microsoft documents as recommendations of a hypervisor, and qemu's name for each
+// (docs/system/i386/hyperv); without them a guest of Windows polls timers and waits for locks that nobody
+// holds. Interrupts of the clock that came too late are made up for, since Windows counts them.
+std::string qemu_needs(GuestNeeds needs) {
+  std::string options;
+  if (needs.uefi)
+    options += " -machine q35 -bios /usr/share/ovmf/OVMF.fd";
+  if (needs.windows)
+    options +=
+        " -cpu host,hv-relaxed,hv-vapic,hv-spinlocks=0x1fff,hv-vpindex,hv-runtime,hv-time,hv-synic,hv-stimer"
+        " -rtc base=localtime,driftfix=slew";
+  return options;
+}
+
+// libvirt's words for the same.
+std::string libvirt_needs(GuestNeeds needs) {
+  std::string elements;
+  if (needs.uefi)
+    elements += "\n<os firmware='efi'>\n  <type machine='q35'>hvm</type>\n</os>";
+  if (needs.windows)
+    elements +=
+        "\n<features>\n"
+        "  <acpi/>\n"
+        "  <apic/>\n"
+        "  <hyperv>\n"
+        "    <relaxed state='on'/>\n"
+        "    <vapic state='on'/>\n"
+        "    <spinlocks state='on' retries='8191'/>\n"
+        "    <vpindex state='on'/>\n"
+        "    <runtime state='on'/>\n"
+        "    <synic state='on'/>\n"
+        "    <stimer state='on'/>\n"
+        "  </hyperv>\n"
+        "</features>\n"
+        "<cpu mode='host-passthrough'/>\n"
+        "<clock offset='localtime'>\n"
+        "  <timer name='rtc' tickpolicy='catchup'/>\n"
+        "  <timer name='pit' tickpolicy='delay'/>\n"
+        "  <timer name='hpet' present='no'/>\n"
+        "  <timer name='hypervclock' present='yes'/>\n"
+        "</clock>";
+  return elements;
+}
+
 }  // namespace
 
 std::string export_name(std::string_view kind, std::string_view folder, std::string_view name,
@@ -103,14 +147,17 @@ std::string shell_quoted(std::string_view word) {
   return quoted + "'";
 }
 
-std::string attach_args(Consumer consumer, const NbdAddress& address, std::string_view export_name) {
+std::string attach_args(Consumer consumer, const NbdAddress& address, std::string_view export_name,
+                        GuestNeeds needs) {
   switch (consumer) {
     case Consumer::qemu:
-      return "-drive " + shell_quoted(fmt::format(
-                             "file={},format=raw,if=virtio,cache=none,discard=unmap,detect-zeroes=off",
-                             qemu_value(nbd_uri(address, export_name))));
+      return "-drive " +
+             shell_quoted(
+                 fmt::format("file={},format=raw,if=virtio,cache=none,discard=unmap,detect-zeroes=off",
+                             qemu_value(nbd_uri(address, export_name)))) +
+             qemu_needs(needs);
     case Consumer::libvirt:
-      return libvirt_disk(address, export_name);
+      return libvirt_disk(address, export_name) + libvirt_needs(needs);
     case Consumer::nbd_client: {
       const HostPort tcp = split_tcp(address.tcp);
       const std::string where = address.unix_path.empty()

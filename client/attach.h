@@ -21,8 +21,15 @@ std::string export_name(std::string_view kind, std::string_view folder, std::str
 std::string nbd_uri(const NbdAddress& address, std::string_view export_name);
 
 enum class Consumer { qemu, libvirt, nbd_client };
-// A line for a shell (qemu: options; nbd-client: a command), or libvirt's <disk> element.
-std::string attach_args(Consumer consumer, const NbdAddress& address, std::string_view export_name);
+// What the system on the disk wants of the machine that boots from it.
+struct GuestNeeds {
+  bool windows = false;  // enlightenments of the processor, a clock that shows local time
+  bool uefi = false;     // firmware; else a BIOS
+};
+// A line for a shell (qemu: options; nbd-client: a command), or elements for libvirt's <domain>, <disk>
+// first.
+std::string attach_args(Consumer consumer, const NbdAddress& address, std::string_view export_name,
+                        GuestNeeds needs = {});
 
 // As one word of a POSIX shell.
 std::string shell_quoted(std::string_view word);

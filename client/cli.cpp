@@ -4,7 +4,9 @@
 #include <google/protobuf/stubs/logging.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <functional>
+#include <numeric>
 #include <string_view>
 
 #include "base/size.h"
@@ -26,6 +28,8 @@ class CommandLine {
                     "the daemon's control socket (default: $OBRAZ_CONTROL, "
                     "./obraz-data/control.sock, /run/obraz/control.sock)");
     app_.add_flag("--json", arguments_.json, "print one JSON document");
+    app_.add_flag("-q,--quiet", arguments_.quiet, "print ids only, a line each, and no progress")
+        ->excludes("--json");
     app_.add_option("--folder", arguments_.folder, "the folder to work in")->default_str("default");
     add_images();
     add_disks();
@@ -385,6 +389,47 @@ class CommandLine {
   Action action_ = nullptr;
 };
 
+// How many letters have to be put in, taken out or replaced (Levenshtein) to make one of the other.
+size_t distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t(0));
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i + 1);
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t replaced = diagonal + (a[i] != b[j]);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({replaced, row[j] + 1, diagonal + 1});
+    }
+  }
+  return row.back();
+}
+
+// The command or option of `app`, or of the command that was understood last, that is nearest to the word;
+// empty: none is near.
+std::string nearest(const CLI::App& app, const std::string& word) {
+  const CLI::App* at = &app;
+  while (!at->get_subcommands().empty())
+    at = at->get_subcommands().front();
+  std::string best;
+  size_t least = word.size() / 3 + 1;
+  const auto consider = [&](const std::string& name) {
+    if (const size_t d = distance(word, name); d <= least && (best.empty() || d < least)) {
+      best = name;
+      least = d;
+    }
+  };
+  if (word.starts_with("--")) {
+    for (; at; at = at->get_parent())
+      for (const CLI::Option* option : at->get_options())
+        for (const std::string& name : option->get_lnames())
+          consider("--" + name);
+  } else {
+    for (const CLI::App* command : at->get_subcommands([](const CLI::App*) { return true; }))
+      consider(command->get_name());
+  }
+  return best;
+}
+
 v1::Error wrong(std::string message) {
   v1::Error error;
   error.set_code(v1::Error::INVALID_ARGUMENT);
@@ -414,7 +459,17 @@ int run(int argc, char** argv) {
     // "A subcommand is required" helps nobody who has given one.
     const auto unknown = line.app().remaining(true);
     const bool misspelt = dynamic_cast<const CLI::RequiredError*>(&error) && !unknown.empty();
-    print_refusal(wrong(misspelt ? "there is no command or option " + unknown.front() : error.what()), json);
+    const bool extra = dynamic_cast<const CLI::ExtrasError*>(&error) && !unknown.empty();
+    std::string message = error.what();
+    if (misspelt || extra) {
+      const auto option =
+          std::ranges::find_if(unknown, [](const auto& word) { return word.starts_with("-"); });
+      const std::string& word = option == unknown.end() ? unknown.front() : *option;
+      message = "there is no command or option " + word;
+      if (const std::string meant = nearest(line.app(), word); !meant.empty())
+        message += "; did you mean " + meant + "?";
+    }
+    print_refusal(wrong(std::move(message)), json);
     if (!json)
       fmt::print(stderr, "Run obraz --help, or any command with it, for more.\n");
     return kWrongCommandLine;

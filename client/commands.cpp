@@ -1,6 +1,6 @@
 #include "client/commands.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -127,10 +127,16 @@ int Commands::get(const std::string& method, const Request& request) {
   Resource resource;
   if (const auto called = call(method, request, resource); !called)
     return refused(called.error());
-  if (arguments_.json)
+  if (arguments_.json) {
     print_json(resource);
-  else
-    fmt::print("{}", details(resource));
+    return 0;
+  }
+  if constexpr (requires { resource.id(); })
+    if (arguments_.quiet) {
+      fmt::print("{}\n", resource.id());
+      return 0;
+    }
+  fmt::print("{}", details(resource));
   return 0;
 }
 
@@ -156,6 +162,13 @@ int Commands::list(const std::string& method, Request request, Members members) 
   }
   std::vector<Row> rows;
   for (const auto& member : *members(all)) {
+    if (arguments_.quiet) {
+      if constexpr (requires { member.id(); })
+        fmt::print("{}\n", member.id());
+      else
+        fmt::print("{}\n", fmt::join(row(member), " "));
+      continue;
+    }
     if (rows.empty())
       rows.push_back(heading(member));
     rows.push_back(row(member));
@@ -170,7 +183,8 @@ Outcome<v1::Operation> Commands::await(v1::Operation operation) {
   const auto connection = connect();
   if (!connection)
     return std::unexpected(connection.error());
-  ProgressDisplay display(arguments_.json ? ProgressDisplay::Mode::none : ProgressDisplay::suitable_mode());
+  ProgressDisplay display(arguments_.json || arguments_.quiet ? ProgressDisplay::Mode::none
+                                                              : ProgressDisplay::suitable_mode());
   v1::WatchOperationRequest request;
   request.set_operation_id(operation.id());
   const auto watched = (*connection)->call_stream("OperationService.Watch", request, operation, [&] {
@@ -198,6 +212,8 @@ Outcome<v1::Operation> Commands::operate(const std::string& method, Request requ
 int Commands::print_operation(const v1::Operation& operation) const {
   if (arguments_.json)
     print_json(operation);
+  else if (arguments_.quiet)
+    fmt::print("{}\n", operation.id());
   else
     fmt::print("{}", details(operation));
   return 0;
@@ -212,7 +228,10 @@ int Commands::change(const std::string& method, Request request, const char* ver
   if (!operation->done())
     return print_operation(*operation);
   const auto& resources = *members(*operation->mutable_response());
-  if (!arguments_.json) {
+  if (arguments_.quiet) {
+    for (const Resource& resource : resources)
+      fmt::print("{}\n", resource.id());
+  } else if (!arguments_.json) {
     for (const Resource& resource : resources)
       fmt::print("{} {} ({})\n", title(kind_of(resource), resource), verb, resource.id());
   } else if (resources.size() == 1) {
@@ -239,7 +258,8 @@ int Commands::act(const std::string& method, Request request, const char* done) 
     return refused(operation.error());
   if (arguments_.json || !operation->done())
     return print_operation(*operation);
-  fmt::print("{} {}\n", arguments_.target, done);
+  if (!arguments_.quiet)
+    fmt::print("{} {}\n", arguments_.target, done);
   return 0;
 }
 
@@ -403,7 +423,8 @@ Outcome<Commands::Export> Commands::find_export() {
   if (const auto called = call("StatusService.Get", v1::GetStatusRequest(), status); !called)
     return std::unexpected(called.error());
   return Export{{status.nbd_unix_path(), status.nbd_tcp_address()},
-                export_name("disk", disk.folder_id(), disk.name(), disk.id())};
+                export_name("disk", disk.folder_id(), disk.name(), disk.id()),
+                {disk.os().type() == v1::Os::WINDOWS, disk.hardware_generation() == v1::GENERATION_2}};
 }
 
 int Commands::disk_uri() {
@@ -425,7 +446,7 @@ int Commands::disk_attach_args() {
   const Consumer consumer = arguments_.consumer == "qemu"      ? Consumer::qemu
                             : arguments_.consumer == "libvirt" ? Consumer::libvirt
                                                                : Consumer::nbd_client;
-  const std::string args = attach_args(consumer, found->address, found->name);
+  const std::string args = attach_args(consumer, found->address, found->name, found->needs);
   if (arguments_.json)
     fmt::print("{{\n  \"for\": {},\n  \"args\": {}\n}}\n", json_string(arguments_.consumer),
                json_string(args));

@@ -22,7 +22,7 @@ namespace obraz::client {
 // What the command line said, of all commands together; each reads its own.
 struct Arguments {
   std::string control, folder;
-  bool json = false;
+  bool json = false, quiet = false;
   std::string target, other;  // positional: a name or id, a source, a file
   std::string name, description, family, os, format;
   std::vector<std::string> names, disks;  // snapshot create
@@ -129,6 +129,7 @@ class Commands {
   struct Export {
     NbdAddress address;
     std::string name;
+    GuestNeeds needs;
   };
   Outcome<Export> find_export();
   std::string in_folder(const std::string& name) const;

@@ -91,6 +91,9 @@ std::expected<Config, int> parse_config(int argc, char** argv) {
                  "sleeping, as long as that finds something; 0: sleep at once")
       ->check(CLI::Range(uint64_t(0), limits::kMaxSpinUs))
       ->capture_default_str();
+  app.add_option("--audit-log", config.audit_log,
+                 "append who did what to this file, a line of JSON each (default: the log)")
+      ->type_name("FILE");
   app.add_flag("--debug", config.debug, "log more");
   try {
     app.parse(argc, argv);
@@ -103,6 +106,8 @@ std::expected<Config, int> parse_config(int argc, char** argv) {
     return std::unexpected(kWrongCommandLine);
   }
   config.store_path = absolute(config.store_path);
+  if (!config.audit_log.empty())
+    config.audit_log = absolute(config.audit_log);
   config.control_path =
       absolute(config.control_path.empty() ? config.store_path + "/control.sock" : config.control_path);
   config.nbd_unix_path =

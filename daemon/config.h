@@ -32,6 +32,7 @@ struct Config {
   unsigned scrub_days = limits::kDefaultScrubDays;
   unsigned max_sessions = limits::kMaxSessions;
   uint64_t spin_us = limits::kDefaultSpinUs;  // before sleeping, when requests come back to back
+  std::string audit_log;                      // a file; empty: the log
   bool debug = false;                         // log more
 };
 

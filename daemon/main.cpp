@@ -87,6 +87,7 @@ class ControlPlane {
   boost::asio::io_context context_{1};
   AsioBridge bridge_;
   StoreAccess store_;
+  std::unique_ptr<AuditLog> audit_;
   Catalog catalog_;
   StoreTransfer transfer_;
   Jobs jobs_;
@@ -120,6 +121,15 @@ awaitable<void> ControlPlane::live() {
 }
 
 awaitable<Answer<void>> ControlPlane::start() {
+  auto audit = AuditLog::open(config_.audit_log);
+  if (!audit)
+    co_return std::unexpected(audit.error());
+  audit_ = std::move(*audit);
+  catalog_.operations().on_finish(
+      [this](const OperationState& operation) { audit_->operation_ended(operation); });
+  catalog_.on_attach([this](const Entry& entry, const Attachment& attachment, bool comes) {
+    audit_->attached(entry, attachment, comes);
+  });
   Answer<void> loaded = co_await catalog_.load();
   if (!loaded)
     co_return loaded;
@@ -152,7 +162,8 @@ Answer<void> ControlPlane::listen() {
       facts.nbd_tcp_address = listening.address;
   }
   jobs_.examine_images();
-  services_.emplace(catalog_, jobs_, store_, std::move(facts), [this] { return load(); });
+  services_.emplace(
+      catalog_, jobs_, store_, std::move(facts), [this] { return load(); }, audit_.get());
   auto control = ControlServer::listen(context_.get_executor(), config_.control_path, services_->methods());
   if (!control)
     return std::unexpected(control.error());

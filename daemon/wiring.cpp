@@ -116,8 +116,8 @@ boost::asio::awaitable<Answer<std::vector<nbd::ListedExport>>> CatalogExports::l
 
 boost::asio::awaitable<Answer<void>> CatalogExports::attach(nbd::Export exported, nbd::Peer peer) {
   const Token token = decode(exported.token);
-  co_return catalog_.attach(token.resource_id, token.session, std::move(peer.description),
-                            exported.read_only);
+  Attachment attachment{subject_of(peer)->name, std::move(peer.description), exported.read_only};
+  co_return catalog_.attach(token.resource_id, token.session, std::move(attachment));
 }
 
 void CatalogExports::detach(const nbd::Export& exported) {

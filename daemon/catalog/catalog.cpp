@@ -490,25 +490,29 @@ std::vector<ExportInfo> Catalog::list_exports(const Subject& subject, size_t lim
   return exports;
 }
 
-Answer<void> Catalog::attach(std::string_view resource_id, uint64_t session, std::string client,
-                             bool read_only) {
+Answer<void> Catalog::attach(std::string_view resource_id, uint64_t session, Attachment attachment) {
   const EntryRef entry = index_.find_id(resource_id);
   if (!entry)
     return refuse(ErrorCode::not_found, "", fmt::format("there is no resource {}", resource_id));
   if (const auto idle = check_idle(*entry, ""); !idle)
     return std::unexpected(idle.error());
-  const bool is_new =
-      entry->attachments.emplace(session, Attachment{std::move(client), clock_.next(), read_only}).second;
+  attachment.since = clock_.next();
+  const auto [at, is_new] = entry->attachments.emplace(session, std::move(attachment));
   OBRAZ_CHECK(is_new);
   ++attachments_;
+  if (on_attach_)
+    on_attach_(*entry, at->second, true);
   return {};
 }
 
 void Catalog::detach(std::string_view resource_id, uint64_t session) {
   const EntryRef entry = index_.find_id(resource_id);
   OBRAZ_CHECK(entry);  // what is attached is not deleted
-  const size_t erased = entry->attachments.erase(session);
-  OBRAZ_CHECK(erased == 1);
+  const auto at = entry->attachments.find(session);
+  OBRAZ_CHECK(at != entry->attachments.end());
+  if (on_attach_)
+    on_attach_(*entry, at->second, false);
+  entry->attachments.erase(at);
   --attachments_;
 }
 

@@ -69,6 +69,10 @@ class Catalog {
   // Ends what goes on in the background. Last, when no call is under way.
   awaitable<void> stop();
 
+  // Told of each client of NBD that comes and goes, by its subject.
+  using Attached = std::function<void(const Entry&, const Attachment&, bool comes)>;
+  void on_attach(Attached call) { on_attach_ = std::move(call); }
+
   // --- reading
   // --------------------------------------------------------------------------------------------------------
   awaitable<Answer<v1::Image>> get_image(Caller caller, v1::GetImageRequest request);
@@ -153,7 +157,7 @@ class Catalog {
   std::vector<ExportInfo> list_exports(const Subject& subject, size_t limit) const;
   // From here to detach() the resource is neither deleted nor reverted. `session`: the caller's number for
   // it, used once.
-  Answer<void> attach(std::string_view resource_id, uint64_t session, std::string client, bool read_only);
+  Answer<void> attach(std::string_view resource_id, uint64_t session, Attachment attachment);
   void detach(std::string_view resource_id, uint64_t session);
   size_t attachments() const { return attachments_; }
 
@@ -258,6 +262,7 @@ class Catalog {
   Index index_;
   OperationTable operations_;
   size_t attachments_ = 0;
+  Attached on_attach_;
   std::deque<EntryRef> to_measure_, to_examine_;
   bool measuring_ = false, stopping_ = false;
   AsyncEvent measured_;  // the background has come to its end

@@ -23,9 +23,10 @@
 namespace obraz {
 
 struct Attachment {
-  std::string client;  // for people: an address, a process
-  google::protobuf::Timestamp since;
+  std::string subject;  // user:NAME
+  std::string client;   // for people: an address, a process
   bool read_only = false;
+  google::protobuf::Timestamp since = {};
 };
 
 // Calls `visit` with the Image, Disk, Snapshot or Folder in the record (const or not).

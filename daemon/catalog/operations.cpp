@@ -49,6 +49,7 @@ OperationRef OperationTable::begin(const Caller& caller, std::string description
   auto operation = std::make_shared<OperationState>(executor_);
   operation->idempotency_key = caller.idempotency_key;
   operation->request_hash = caller.request_hash;
+  operation->method = caller.method;
   v1::Operation& message = operation->message;
   do
     message.set_id(new_operation_id());
@@ -94,6 +95,7 @@ std::string OperationTable::record_of(const OperationState& operation, const v1:
   record.mutable_operation()->clear_response();
   record.set_idempotency_key(operation.idempotency_key);
   record.set_request_hash(operation.request_hash);
+  record.set_method(operation.method);
   return record.SerializeAsString();
 }
 
@@ -110,11 +112,17 @@ void OperationTable::append_finished(const OperationState& operation, const Refu
   transaction.push_back(PutResource{store_key(message.id()), record_of(operation, message)});
 
   // If this commit fails, those forgotten here come back with the next start, which forgets them again.
+  const int64_t expired =
+      to_nanoseconds(message.modified_at()) - limits::kOperationDays * 24 * 3600 * kNanosecondsPerSecond;
+  unsigned forgotten = 0;
   auto oldest = by_time_.begin();
-  while (by_time_.size() - running_ >= limits::kMaxOperations && oldest != by_time_.end()) {
+  while (oldest != by_time_.end() &&
+         (by_time_.size() - running_ >= limits::kMaxOperations ||
+          (oldest->first < expired && forgotten < limits::kMaxExpiredOperations))) {
     const OperationRef candidate = (oldest++)->second;
     if (!candidate->message.done())
       continue;
+    ++forgotten;
     if (candidate->stored)
       transaction.push_back(RemoveResource{store_key(candidate->message.id())});
     forget(candidate);
@@ -126,6 +134,8 @@ void OperationTable::finish(const OperationRef& operation, const Refusal* error)
   set_result(operation->message, error);
   --running_;
   touch(*operation);
+  if (on_finish_)
+    on_finish_(*operation);
 }
 
 OperationRef OperationTable::find(std::string_view id) const {
@@ -164,6 +174,7 @@ void OperationTable::restore(const v1::ResourceRecord& record) {
   operation->message = record.operation();
   operation->idempotency_key = record.idempotency_key();
   operation->request_hash = record.request_hash();
+  operation->method = record.method();
   operation->stored = true;
   clock_.advance_past(operation->message.created_at());
   clock_.advance_past(operation->message.modified_at());

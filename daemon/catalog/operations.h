@@ -1,5 +1,5 @@
-// OperationTable: every operation that runs, and the finished ones that are kept (limits::kMaxOperations, the
-// oldest are forgotten first).
+// OperationTable: every operation that runs, and the finished ones that are kept (limits::kMaxOperations and
+// kOperationDays; the oldest are forgotten first, with the end of another one).
 //
 // Invariants: an operation that was begun is finished exactly once; what watchers see as done is durable,
 // unless it failed because the store did. A finished operation joins the transaction of what it did
@@ -30,6 +30,7 @@ struct Caller {
   SubjectRef subject;
   std::string idempotency_key;  // empty: none
   uint64_t request_hash = 0;    // of method and request
+  std::string method = {};      // DiskService.Create
 };
 
 struct OperationState {
@@ -37,6 +38,7 @@ struct OperationState {
   v1::Operation message;  // without its response
   std::string idempotency_key;
   uint64_t request_hash = 0;
+  std::string method;   // that began it
   AsyncEvent changed;   // after every change of message
   bool stored = false;  // the store has a record of it; whoever commits one says so
 };
@@ -50,6 +52,9 @@ class OperationTable {
   // The operation that this caller's key names already, null when there is none; refused when that was
   // another call.
   Answer<OperationRef> find_duplicate(const Caller& caller) const;
+
+  // Called at the end of each, last.
+  void on_finish(std::function<void(const OperationState&)> call) { on_finish_ = std::move(call); }
 
   // A new, running operation on those resources.
   OperationRef begin(const Caller& caller, std::string description, std::vector<std::string> resource_ids);
@@ -88,6 +93,7 @@ class OperationTable {
   std::map<int64_t, OperationRef> by_time_;  // of creation, which is unique
   std::unordered_map<std::string, OperationRef> by_id_, by_key_;
   size_t running_ = 0;
+  std::function<void(const OperationState&)> on_finish_;
 };
 
 }  // namespace obraz

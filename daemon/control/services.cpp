@@ -58,8 +58,14 @@ boost::asio::awaitable<Answer<T>> ready(Answer<T> answer) {
 
 }  // namespace
 
-Services::Services(Catalog& catalog, Jobs& jobs, StoreAccess& store, DaemonFacts facts, AskLoad load)
-    : catalog_(catalog), jobs_(jobs), store_(store), facts_(std::move(facts)), load_(std::move(load)) {
+Services::Services(Catalog& catalog, Jobs& jobs, StoreAccess& store, DaemonFacts facts, AskLoad load,
+                   AuditLog* audit)
+    : catalog_(catalog),
+      jobs_(jobs),
+      store_(store),
+      facts_(std::move(facts)),
+      load_(std::move(load)),
+      audit_(audit) {
   add_images();
   add_disks_and_snapshots();
   add_folders();
@@ -85,9 +91,18 @@ template <typename Request, typename Call>
 void Services::add_mutating(std::string name, Call call) {
   methods_.add_unary<Request>(
       name, [this, name, call = std::move(call)](SubjectRef subject, Request request) {
-        Caller caller{std::move(subject), request.idempotency_key(), hash_of_call(name, request)};
-        return run_mutating(catalog_, call, std::move(caller), std::move(request));
+        const SubjectRef who = subject;
+        Caller caller{std::move(subject), request.idempotency_key(), hash_of_call(name, request), name};
+        return audited(who, name, run_mutating(catalog_, call, std::move(caller), std::move(request)));
       });
+}
+
+boost::asio::awaitable<Answer<v1::Operation>> Services::audited(SubjectRef subject, std::string method,
+                                                                awaitable<Answer<v1::Operation>> call) {
+  Answer<v1::Operation> answer = co_await std::move(call);
+  if (!answer && audit_)
+    audit_->refused(*subject, method, answer.error());
+  co_return answer;
 }
 
 void Services::add_images() {

@@ -8,6 +8,7 @@
 
 #include "catalog/catalog.h"
 #include "catalog/store_access.h"
+#include "control/audit.h"
 #include "control/jobs.h"
 #include "control/methods.h"
 #include "obraz/v1/status_service.pb.h"
@@ -35,7 +36,9 @@ class Services {
  public:
   using AskLoad = std::function<boost::asio::awaitable<DaemonLoad>()>;
   // Without `load`, status says that there is none.
-  Services(Catalog& catalog, Jobs& jobs, StoreAccess& store, DaemonFacts facts, AskLoad load = {});
+  // `audit`, where there is one, is told of calls that are refused.
+  Services(Catalog& catalog, Jobs& jobs, StoreAccess& store, DaemonFacts facts, AskLoad load = {},
+           AuditLog* audit = nullptr);
   const MethodTable& methods() const { return methods_; }
 
  private:
@@ -50,6 +53,9 @@ class Services {
   void add_folders();
   void add_operations();
   void add_access(const std::string& service, Kind kind);
+  // What the call answers.
+  awaitable<Answer<v1::Operation>> audited(SubjectRef subject, std::string method,
+                                           awaitable<Answer<v1::Operation>> call);
 
   awaitable<Answer<OperationRef>> create_image(Caller caller, v1::CreateImageRequest request);
   awaitable<Answer<v1::DaemonStatus>> status(SubjectRef subject);
@@ -62,6 +68,7 @@ class Services {
   StoreAccess& store_;
   const DaemonFacts facts_;
   const AskLoad load_;
+  AuditLog* const audit_;
   MethodTable methods_;
 };
 

@@ -12,7 +12,7 @@ readonly owner=42011 guest=42012
 prepare() {
   chmod 0711 "$work"
   cp "$bin/obraz" "$work/obraz"
-  start_daemon
+  start_daemon --audit-log "$work/audit.log"
 }
 
 the_table() {
@@ -83,7 +83,7 @@ bindings_stay() {
   before=$(obraz --json access list folder/images)
   pkill -KILL -P "$daemon_pid"  # what timeout runs
   wait "$daemon_pid" 2>"$work/null" || true
-  start_daemon
+  start_daemon --audit-log "$work/audit.log"
   expect "the bindings after kill -9" "$before" "$(obraz --json access list folder/images)"
   as "$owner" --folder images image get debian
 }
@@ -98,6 +98,31 @@ bad_input() {
   expect "the bindings" "admin user:$owner" "$(obraz access list folder/images | tail -1 | tr -s ' ')"
 }
 
+# logged NAME=VALUE...: whether a line of the audit log has all these members.
+logged() {
+  /usr/bin/python3 - "$work/audit.log" "$@" <<'END'
+import json, sys
+wanted = dict(word.split("=", 1) for word in sys.argv[2:])
+lines = [json.loads(line) for line in open(sys.argv[1])]
+sys.exit(not any(all(line.get(name) == value for name, value in wanted.items()) for line in lines))
+END
+}
+
+# Each method of the table that changes something is there, done and refused.
+audit() {
+  logged subject="user:$guest" method=DiskService.Create outcome=OK || fail "no line for a disk that was made"
+  logged subject="user:$guest" method=ImageService.Delete outcome=PERMISSION_DENIED field=image_id ||
+    fail "no line for what was refused"
+  logged subject="user:$owner" method=ImageService.UpdateAccessBindings outcome=OK || fail "no line for sharing an image"
+  logged subject="user:$guest" method=NBD.Attach outcome=OK || fail "no line for a client of NBD"
+  logged subject="user:$guest" method=NBD.Detach outcome=OK || fail "no line for its leaving"
+  local method
+  while read -r method; do
+    logged "method=$method" || fail "no line for any $method"
+  done < <(sed -n 's/^\(\w*Service\.\(Create\|Update\|Delete\|Resize\|Revert\|Import\|Export\|SetAccess\|UpdateAccess\)\w*\).*/\1/p' \
+    "$source_dir/tests/interop/access_table.txt" | sort -u)
+}
+
 step "start obrazd" prepare
 step "every method by every role" the_table
 step "folders of two users" folders_of_users
@@ -106,4 +131,5 @@ step "private again" private_again
 step "attaching" attaching
 step "bindings stay" bindings_stay
 step "what is no binding" bad_input
+step "the audit log" audit
 step "stop" stop_daemon

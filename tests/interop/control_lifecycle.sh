@@ -55,6 +55,16 @@ check_the_rest() {
   expect images '' "$(names image)"
 }
 
+# For scripts that go on with what a command made.
+ids_only() {
+  local id
+  id=$(obraz --quiet disk create --name vm6 --size 4M)
+  expect "the id" "$(field id disk get vm6)" "$id"
+  expect "the id" "$id" "$(obraz disk get vm6 -q)"
+  expect "the last of the ids" "$id" "$(obraz -q disk list | tail -1)"
+  expect "what a deletion prints" '' "$(obraz -q disk delete "$id")"
+}
+
 delete_all() {
   obraz disk delete vm5
   obraz snapshot delete s2
@@ -75,5 +85,6 @@ step "the others are there" check_the_rest
 step "stop" stop_daemon
 step "start again" start_daemon
 step "the others are still there" check_the_rest
+step "ids and nothing else" ids_only
 step "delete them too" delete_all
 step "stop" stop_daemon

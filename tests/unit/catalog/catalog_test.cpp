@@ -118,7 +118,7 @@ TEST_F(CatalogTest, WhatIsAttachedIsNotDeleted) {
   ASSERT_TRUE(good(harness.create_disk("vm1", 4 * MiB)));
   const auto found = catalog().find_export(*kRoot.subject, "disk/vm1");
   ASSERT_TRUE(found);
-  ASSERT_TRUE(catalog().attach(found->resource_id, 7, "unix pid 1", false));
+  ASSERT_TRUE(catalog().attach(found->resource_id, 7, {"user:a", "unix pid 1"}));
   EXPECT_EQ(disk("vm1").attachments_size(), 1);
   const auto refused = harness.delete_disk("vm1");
   ASSERT_FALSE(refused);
@@ -135,7 +135,7 @@ TEST_F(CatalogTest, WhatIsBeingDeletedIsNotAttached) {
   auto deletion = catalog().delete_disk(kRoot, Harness::to_delete("vm1"));  // decided now, done later
   EXPECT_EQ(disk("vm1").status(), v1::DELETING);
   EXPECT_FALSE(catalog().find_export(*kRoot.subject, "disk/vm1"));
-  EXPECT_FALSE(catalog().attach(found->resource_id, 1, "late", false));
+  EXPECT_FALSE(catalog().attach(found->resource_id, 1, {"user:a", "late"}));
   EXPECT_TRUE(good(harness.run(std::move(deletion))));
 }
 
@@ -186,7 +186,7 @@ TEST_F(CatalogTest, ADiskRevertsToItsOwnSnapshotsOnly) {
   EXPECT_EQ(code(harness.run(catalog().revert_disk(kRoot, request))), ErrorCode::failed_precondition);
   request.set_snapshot_id("s1");
   const auto found = catalog().find_export(*kRoot.subject, "disk/vm1");
-  ASSERT_TRUE(catalog().attach(found->resource_id, 1, "client", false));
+  ASSERT_TRUE(catalog().attach(found->resource_id, 1, {"user:a", "client"}));
   EXPECT_EQ(code(harness.run(catalog().revert_disk(kRoot, request))), ErrorCode::failed_precondition);
   catalog().detach(found->resource_id, 1);
   EXPECT_TRUE(good(harness.run(catalog().revert_disk(kRoot, request))));

@@ -97,6 +97,39 @@ TEST_F(OperationTableTest, PagesListTheNewestFirst) {
   EXPECT_FALSE(table.list(2, "x", kAll));
 }
 
+// With the end of another one, and not all at once: they must fit its transaction.
+TEST_F(OperationTableTest, FinishedOnesExpire) {
+  const auto restored = [this](int days_ago, bool done) {
+    const int64_t then = to_nanoseconds(clock.next()) - days_ago * 24 * 3600 * kNanosecondsPerSecond;
+    v1::ResourceRecord record;
+    v1::Operation& message = *record.mutable_operation();
+    message.set_id(new_operation_id());
+    *message.mutable_created_at() = to_timestamp(then);
+    *message.mutable_modified_at() = to_timestamp(then);
+    message.set_done(done);
+    table.restore(record);
+    return message.id();
+  };
+  std::vector<std::string> old;
+  for (unsigned i = 0; i < limits::kMaxExpiredOperations + 1; ++i)
+    old.push_back(restored(40, true));
+  const std::string running = restored(40, false), young = restored(29, true);
+  const auto end_one = [this] {
+    const OperationRef operation = table.begin(caller(""), "another", {});
+    Transaction transaction;
+    table.append_finished(*operation, nullptr, transaction);
+    table.finish(operation, nullptr);
+    return transaction.size();
+  };
+  EXPECT_EQ(end_one(), 1 + limits::kMaxExpiredOperations);
+  EXPECT_FALSE(table.find(old.front()));
+  EXPECT_TRUE(table.find(old.back()));
+  EXPECT_EQ(end_one(), 2u);
+  EXPECT_FALSE(table.find(old.back()));
+  EXPECT_TRUE(table.find(running));
+  EXPECT_TRUE(table.find(young));
+}
+
 TEST_F(OperationTableTest, TimesNeverRepeat) {
   int64_t last = 0;
   for (int i = 0; i < 1000; ++i) {

@@ -111,6 +111,25 @@ TEST(Attach, RecipesAreQuotedForTheirReaders) {
   EXPECT_NE(libvirt.find("name='disk/vm1'"), std::string::npos);
 }
 
+TEST(Attach, AGuestGetsTheMachineThatItNeeds) {
+  const NbdAddress address{"/s", ""};
+  const std::string plain = attach_args(Consumer::qemu, address, "disk/vm1");
+  EXPECT_EQ(attach_args(Consumer::qemu, address, "disk/vm1", {.uefi = true}),
+            plain + " -machine q35 -bios /usr/share/ovmf/OVMF.fd");
+  const std::string windows = attach_args(Consumer::qemu, address, "disk/vm1", {.windows = true});
+  EXPECT_NE(windows.find(" -cpu host,hv-relaxed,"), std::string::npos);
+  EXPECT_NE(windows.find(" -rtc base=localtime"), std::string::npos);
+  EXPECT_EQ(windows.find("OVMF"), std::string::npos);
+  const std::string both =
+      attach_args(Consumer::libvirt, address, "disk/vm1", {.windows = true, .uefi = true});
+  EXPECT_NE(both.find("<os firmware='efi'>"), std::string::npos);
+  EXPECT_NE(both.find("<hyperv>"), std::string::npos);
+  EXPECT_NE(both.find("<clock offset='localtime'>"), std::string::npos);
+  // What serves a host has nothing to do with a guest.
+  EXPECT_EQ(attach_args(Consumer::nbd_client, address, "disk/vm1", {.windows = true, .uefi = true}),
+            attach_args(Consumer::nbd_client, address, "disk/vm1"));
+}
+
 v1::OperationMetadata half_done() {
   v1::OperationMetadata metadata;
   metadata.set_phase("copying");
@@ -169,8 +188,23 @@ TEST(Cli, AWrongCommandLineIsStatusTwo) {
            {"snapshot", "create", "--name", "a", "--disk", "d", "--disk", "e"},
            {"diff", "disk/a"},
            {"status", "--unknown"},
+           {"--quiet", "--json", "disk", "list"},
            {"status", "\xff"}})
     EXPECT_EQ(run_words(words), 2) << testing::PrintToString(words);
+}
+
+TEST(Cli, AMistypedWordIsAnsweredWithTheNearest) {
+  for (const auto& [words, meant] : std::vector<std::pair<std::vector<std::string>, std::string>>{
+           {{"disc", "list"}, "disc; did you mean disk?"},
+           {{"image", "lst"}, "lst; did you mean list?"},
+           {{"disk", "list", "--fliter", "x"}, "--fliter; did you mean --filter?"},
+           {{"disk", "list", "--jsn"}, "--jsn; did you mean --json?"},
+           {{"frobnicate"}, "frobnicate\n"}}) {
+    testing::internal::CaptureStderr();
+    EXPECT_EQ(run_words(words), 2);
+    const std::string said = testing::internal::GetCapturedStderr();
+    EXPECT_NE(said.find("there is no command or option " + meant), std::string::npos) << said;
+  }
 }
 
 TEST(Cli, WithoutADaemonItIsStatusOne) {
