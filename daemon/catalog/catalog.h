@@ -95,8 +95,8 @@ class Catalog {
   // --- operations
   // -----------------------------------------------------------------------------------------------------
   OperationTable& operations() { return operations_; }
-  // With its response.
-  v1::Operation view(const OperationState& operation) const;
+  // With its response, of what the subject may see.
+  v1::Operation view(const Subject& subject, const OperationState& operation) const;
   Answer<v1::ListOperationsResponse> list_operations(const Caller& caller,
                                                      const v1::ListOperationsRequest& request) const;
 

@@ -248,14 +248,14 @@ boost::asio::awaitable<Answer<v1::DiffResponse>> Catalog::diff(Caller caller, v1
   co_return response;
 }
 
-v1::Operation Catalog::view(const OperationState& operation) const {
+v1::Operation Catalog::view(const Subject& subject, const OperationState& operation) const {
   v1::Operation message = operation.message;
   if (!message.done() || message.has_error())
     return message;
   v1::OperationResponse& response = *message.mutable_response();
   for (const std::string& id : message.metadata().resource_ids()) {
     const EntryRef entry = index_.find_id(id);
-    if (!entry)
+    if (!entry || !rights_of(subject, *entry).has(Right::see))
       continue;
     switch (entry->kind) {
       case Kind::disk:

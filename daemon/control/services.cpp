@@ -38,12 +38,13 @@ boost::asio::awaitable<Answer<v1::Operation>> run_mutating(Catalog& catalog, con
   const auto known = catalog.operations().find_duplicate(caller);
   if (!known)
     co_return std::unexpected(known.error());
+  const SubjectRef subject = caller.subject;
   if (*known)
-    co_return catalog.view(**known);
+    co_return catalog.view(*subject, **known);
   Answer<OperationRef> operation = co_await call(std::move(caller), std::move(request));
   if (!operation)
     co_return std::unexpected(operation.error());
-  co_return catalog.view(**operation);
+  co_return catalog.view(*subject, **operation);
 }
 
 // One who changes nothing.
@@ -242,7 +243,7 @@ void Services::add_operations() {
   methods_.add_unary<v1::GetOperationRequest>(
       "OperationService.Get", [this](SubjectRef subject, v1::GetOperationRequest request) {
         const auto operation = find_operation(*subject, request.operation_id());
-        return ready(operation ? Answer<v1::Operation>(catalog_.view(**operation))
+        return ready(operation ? Answer<v1::Operation>(catalog_.view(*subject, **operation))
                                : std::unexpected(operation.error()));
       });
   methods_.add_unary<v1::ListOperationsRequest>(
@@ -279,7 +280,7 @@ boost::asio::awaitable<void> Services::watch(SubjectRef subject, v1::WatchOperat
   }
   const OperationRef operation = *found;
   for (;;) {
-    const v1::Operation message = catalog_.view(*operation);
+    const v1::Operation message = catalog_.view(*subject, *operation);
     const bool sent = co_await responder.send(message, !message.done());
     if (!sent || message.done())
       co_return;
@@ -301,7 +302,7 @@ boost::asio::awaitable<Answer<v1::Operation>> Services::cancel(SubjectRef subjec
   jobs_.cancel(operation, subject->name);
   while (!operation->message.done())
     co_await operation->changed.wait();
-  co_return catalog_.view(*operation);
+  co_return catalog_.view(*subject, *operation);
 }
 
 boost::asio::awaitable<Answer<v1::DaemonStatus>> Services::status(SubjectRef subject) {

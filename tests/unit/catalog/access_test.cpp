@@ -208,6 +208,20 @@ TEST_F(AccessCatalogTest, TheDefaultFolderKeepsItsBindings) {
   EXPECT_EQ(harness.run(catalog().create_disk(alice, request)).error().code, ErrorCode::permission_denied);
 }
 
+// It stays the caller's operation, and shows what there is to see now.
+TEST_F(AccessCatalogTest, AnOperationShowsOnlyWhatMayStillBeSeen) {
+  grant(Kind::folder, "default", "editor", "user:alice");
+  v1::CreateDiskRequest request;
+  request.set_name("mine");
+  request.set_size(4 * limits::MiB);
+  const auto made = harness.run(catalog().create_disk(alice, request));
+  ASSERT_TRUE(made);
+  EXPECT_EQ(catalog().view(kAlice, **made).response().disks_size(), 1);
+  grant(Kind::folder, "default", "editor", "user:alice", v1::AccessBindingDelta::REMOVE);
+  EXPECT_TRUE(catalog().may_see(kAlice, **made));
+  EXPECT_EQ(catalog().view(kAlice, **made).response().disks_size(), 0);
+}
+
 TEST_F(AccessCatalogTest, ARenamedResourceKeepsItsBindings) {
   ASSERT_TRUE(harness.create_disk("d", 4 * limits::MiB));
   grant(Kind::disk, "d", "viewer", "user:alice");

@@ -52,7 +52,7 @@ TEST_F(CatalogTest, ADiskThatWasCreatedIsThere) {
   EXPECT_EQ(found.labels().at("k"), "v");
   EXPECT_EQ(disk(found.id()).name(), "vm1");
   EXPECT_EQ((*created)->message.metadata().resource_id(), found.id());
-  EXPECT_EQ(catalog().view(**created).response().disks(0).id(), found.id());
+  EXPECT_EQ(catalog().view(*kRoot.subject, **created).response().disks(0).id(), found.id());
 }
 
 TEST_F(CatalogTest, ATakenNameIsRefusedAndNothingChanges) {
@@ -211,7 +211,7 @@ TEST_F(CatalogTest, SnapshotsOfSeveralDisksAreMadeAllOrNone) {
   EXPECT_EQ(catalog().count(Kind::snapshot), 0u);
   const auto made = harness.run(catalog().create_snapshots(kRoot, request));
   ASSERT_TRUE(good(made));
-  EXPECT_EQ(catalog().view(**made).response().snapshots_size(), 2);
+  EXPECT_EQ(catalog().view(*kRoot.subject, **made).response().snapshots_size(), 2);
 }
 
 TEST_F(CatalogTest, ADiskFromAnImageHasAtLeastItsMinDiskSize) {
