@@ -188,6 +188,8 @@ class CommandLine {
     describe_image(import);
     import->add_option("--format", arguments_.format, "the file's format (default: detected)")
         ->check(CLI::IsMember({"raw", "qcow2", "vmdk", "vpc", "vhdx", "vdi"}));
+    import->add_option("--sha256", arguments_.sha256, "of the file; another file is refused")
+        ->type_name("HEX");
     CLI::App* create =
         leaf(images, "create", "make an image from a disk, a snapshot or an image", &Commands::image_create);
     named(create);
@@ -235,6 +237,11 @@ class CommandLine {
     with->add_flag("--private", arguments_.is_private, "only those to whom it has been granted otherwise");
     with->require_option(1);
     changes(share);
+    CLI::App* verify =
+        leaf(images, "verify", "read all of an image and compare with its digest", &Commands::image_verify);
+    target(verify, "IMAGE", "its name or id");
+    may_be_async(verify);
+    changes(verify);
     CLI::App* out = leaf(images, "export", "write an image into a new file", &Commands::image_export);
     target(out, "IMAGE", "its name or id");
     out->add_option("FILE", arguments_.other, "the file to make; it must not exist")->required();

@@ -275,6 +275,7 @@ int Commands::image_import() {
   request.set_delete_protection(arguments_.protect);
   request.set_source(is_uri(arguments_.target) ? arguments_.target : absolute(arguments_.target));
   request.set_format(arguments_.format);
+  request.set_sha256(arguments_.sha256);
   return change<v1::Image>("ImageService.Import", std::move(request), "imported", kImages);
 }
 
@@ -317,6 +318,12 @@ int Commands::image_delete() {
   auto request = new_request<v1::DeleteImageRequest>();
   request.set_image_id(arguments_.target);
   return act("ImageService.Delete", std::move(request), "deleted");
+}
+
+int Commands::image_verify() {
+  auto request = new_request<v1::VerifyImageRequest>();
+  request.set_image_id(arguments_.target);
+  return change<v1::Image>("ImageService.Verify", std::move(request), "is what it was", kImages);
 }
 
 int Commands::image_export() {

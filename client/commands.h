@@ -24,7 +24,7 @@ struct Arguments {
   std::string control, folder;
   bool json = false, quiet = false;
   std::string target, other;  // positional: a name or id, a source, a file
-  std::string name, description, family, os, format;
+  std::string name, description, family, os, format, sha256;
   std::vector<std::string> names, disks;  // snapshot create
   std::vector<std::string> volumes;       // space
   std::map<std::string, std::string> labels;
@@ -53,6 +53,7 @@ class Commands {
   int image_get();
   int image_latest();
   int image_delete();
+  int image_verify();
   int image_export();
   int image_update();
   int image_deprecate();

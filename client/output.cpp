@@ -245,7 +245,9 @@ std::string details(const v1::Image& image) {
                            {"size", size_and_bytes(image.size())},
                            {"stored", size_and_bytes(image.storage_size())},
                            {"smallest disk", size_and_bytes(image.min_disk_size())},
-                           {"source", source_text(image.source())}};
+                           {"source", source_text(image.source())},
+                           {"source's sha256", image.source().sha256()},
+                           {"digest", image.digest()}};
   std::ranges::copy(system_rows(image), std::back_inserter(more));
   std::ranges::copy(layout_rows(image), std::back_inserter(more));
   return with(common(image), std::move(more));

@@ -77,6 +77,8 @@ std::expected<Config, int> parse_config(int argc, char** argv) {
            "memory for requests in flight");
   add_size(app, "--checksum-rate", config.checksum_rate, {0, limits::TiB},
            "bytes a second to read for the checksums of new snapshots and images; 0: they get none");
+  add_size(app, "--digest-rate", config.digest_rate, {0, limits::TiB},
+           "bytes a second to read for the digests of new images; 0: they get one when they are verified");
   add_size(app, "--scrub-rate", config.scrub_rate, {0, limits::TiB},
            "bytes a second to read to verify them again; 0: only what is used is verified");
   app.add_option("--scrub-days", config.scrub_days,

@@ -27,8 +27,9 @@ struct Config {
   uint64_t node_cache_size = limits::kDefaultNodeCacheSize;
   uint64_t clone_cache_size = default_clone_cache_size();  // 0: none
   uint64_t buffer_memory = limits::kDefaultBufferArena;
-  uint64_t checksum_rate = limits::kDefaultSumRate;  // bytes per second; 0: off
-  uint64_t scrub_rate = limits::kDefaultScrubRate;   // likewise
+  uint64_t checksum_rate = limits::kDefaultSumRate;   // bytes per second; 0: off
+  uint64_t digest_rate = limits::kDefaultDigestRate;  // likewise
+  uint64_t scrub_rate = limits::kDefaultScrubRate;    // likewise
   unsigned scrub_days = limits::kDefaultScrubDays;
   unsigned max_sessions = limits::kMaxSessions;
   uint64_t spin_us = limits::kDefaultSpinUs;  // before sleeping, when requests come back to back

@@ -6,6 +6,7 @@
 #include "base/limits.h"
 #include "catalog/codes.h"
 #include "image/copy.h"
+#include "image/digest.h"
 #include "image/export.h"
 #include "image/layout.h"
 #include "image/source.h"
@@ -134,19 +135,18 @@ Result<Volume> StoreTransfer::open_volume(VolumeId id) {
   return future.get();
 }
 
-Answer<std::unique_ptr<ImageTransfer::Source>> StoreTransfer::open(const std::string& source,
-                                                                   const std::string& format,
-                                                                   std::stop_token stop) {
-  ImportSpec spec{source, std::nullopt};
-  if (!format.empty()) {
-    spec.format = parse_image_format(format);
+Answer<std::unique_ptr<ImageTransfer::Source>> StoreTransfer::open(const SourceSpec& source,
+                                                                   Progress& progress, std::stop_token stop) {
+  ImportSpec spec{.location = source.location, .sha256 = source.sha256, .progress = &progress};
+  if (!source.format.empty()) {
+    spec.format = parse_image_format(source.format);
     if (!spec.format)
-      return refuse(ErrorCode::invalid_argument, "format", "there is no image format " + format);
+      return refuse(ErrorCode::invalid_argument, "format", "there is no image format " + source.format);
   }
   auto opened = ImportSource::open(spec, stop);
   if (!opened)
     return std::unexpected(std::move(opened.error()));
-  return std::make_unique<OpenedSource>(std::move(*opened), source.front() == '/');
+  return std::make_unique<OpenedSource>(std::move(*opened), source.location.front() == '/');
 }
 
 Answer<void> StoreTransfer::import(Source& source, VolumeId into, Progress& progress, std::stop_token stop) {
@@ -173,6 +173,14 @@ Answer<v1::Layout> StoreTransfer::examine(VolumeId id, std::stop_token stop) {
   if (!layout)
     return std::unexpected(layout.error());
   return message_of(*layout);
+}
+
+Answer<std::string> StoreTransfer::digest(VolumeId id, Pace pace, Progress& progress, std::stop_token stop) {
+  Result<Volume> volume = open_volume(id);
+  if (!volume)
+    return refuse(volume.error().code, "", "opening the image: " + describe(volume.error()));
+  return digest_of_volume(reactor_, std::move(*volume), pace == Pace::background ? digest_rate_ : 0, progress,
+                          std::move(stop));
 }
 
 Answer<void> StoreTransfer::export_to(VolumeId from, const std::string& path, const std::string& format,

@@ -37,12 +37,15 @@ class CatalogExports final : public nbd::ExportSource {
 // Thread: a worker's; it waits for the reactor, which runs until the last job has ended.
 class StoreTransfer final : public ImageTransfer {
  public:
-  StoreTransfer(Reactor& reactor, Store& store) : reactor_(reactor), store_(store) {}
+  // digest_rate: bytes per second, of digests in the background.
+  StoreTransfer(Reactor& reactor, Store& store, uint64_t digest_rate)
+      : reactor_(reactor), store_(store), digest_rate_(digest_rate) {}
 
-  Answer<std::unique_ptr<Source>> open(const std::string& source, const std::string& format,
+  Answer<std::unique_ptr<Source>> open(const SourceSpec& source, Progress& progress,
                                        std::stop_token stop) override;
   Answer<void> import(Source& source, VolumeId into, Progress& progress, std::stop_token stop) override;
   Answer<v1::Layout> examine(VolumeId volume, std::stop_token stop) override;
+  Answer<std::string> digest(VolumeId volume, Pace pace, Progress& progress, std::stop_token stop) override;
   Answer<void> export_to(VolumeId from, const std::string& path, const std::string& format,
                          Progress& progress, std::stop_token stop) override;
 
@@ -51,6 +54,7 @@ class StoreTransfer final : public ImageTransfer {
 
   Reactor& reactor_;
   Store& store_;
+  const uint64_t digest_rate_;
 };
 
 }  // namespace obraz

@@ -42,6 +42,7 @@ constexpr uint64_t kMaxRequestSize = 32 * MiB;  // one read or write; the NBD pr
 constexpr uint64_t kWindowSize =
     4 * MiB;  // a longer write is done in windows of this, each atomic in the map
 constexpr uint64_t kDefaultSumRate = 256 * MiB;  // (config) read per second to checksum new images, snapshots
+constexpr uint64_t kDefaultDigestRate = 128 * MiB;  // (config) the same for the digests of images
 constexpr uint64_t kDefaultScrubRate = 16 * MiB;  // (config) the same to verify them later; 1 TiB takes 18 h
 constexpr uint64_t kDefaultScrubDays = 7;         // (config) from the start of one pass to that of the next
 constexpr uint64_t kMaxBadClusters = 1024;        // with blocks that do not verify, remembered by place

@@ -20,7 +20,7 @@ PutResource put(const Entry& entry, v1::ResourceRecord record, v1::ResourceStatu
 
 void remove(const Entry& entry, Transaction& transaction) {
   transaction.push_back(RemoveResource{entry.key()});
-  if (entry.examined)
+  if (entry.has_content())
     transaction.push_back(RemoveResource{entry.content_key()});
   if (!entry.access.empty())
     transaction.push_back(RemoveResource{entry.access_key()});
@@ -114,13 +114,10 @@ boost::asio::awaitable<Answer<void>> Catalog::load() {
     if (const EntryRef entry = index_.find_id(id))
       index_.set_access(entry, std::move(bindings));
   for (auto& [id, content] : contents)
-    if (const EntryRef image = index_.find_id(id)) {
+    if (const EntryRef image = index_.find_id(id))
       image->content = std::move(content);
-      image->examined = true;
-    }
   for (const EntryRef& entry : index_.all())
-    if (entry->kind == Kind::image && !entry->examined && entry->status() == v1::READY)
-      to_examine_.push_back(entry);
+    look_later(entry);
 
   const Refusal interrupted{ErrorCode::unavailable, "", "interrupted by a restart of the daemon"};
   const auto remove_half_made = [](const Entry& entry, Transaction& transaction) {
@@ -180,7 +177,7 @@ boost::asio::awaitable<Answer<OperationRef>> Catalog::run(Answer<Plan> planned) 
       plan.volumes(plan.created, transaction);
     for (const EntryRef& entry : plan.created) {
       transaction.push_back(put(*entry, entry->record, v1::READY));
-      if (entry->examined)
+      if (entry->has_content())
         transaction.push_back(content_of(*entry, entry->content));
     }
     for (const Plan::Changed& change : plan.changed)
@@ -211,8 +208,7 @@ void Catalog::settle(const Plan& plan, bool done) {
     if (done) {
       entry->set_status(v1::READY);
       measure_later(entry);
-      if (entry->kind == Kind::image && !entry->examined)
-        to_examine_.push_back(entry);
+      look_later(entry);
     } else {
       index_.erase(*entry);
     }
@@ -366,10 +362,8 @@ boost::asio::awaitable<Answer<void>> Catalog::finish_import(ImportTicket& ticket
   index_.change(ticket.image, std::move(record));
   ticket.image->set_status(v1::READY);
   ticket.image->measured = usage.has_value();
-  ticket.image->examined = layout.has_value();
   ticket.image->content = std::move(content);
-  if (!layout)
-    to_examine_.push_back(ticket.image);
+  look_later(ticket.image);
   operations_.finish(ticket.operation, nullptr);
   co_return Answer<void>();
 }
@@ -389,13 +383,13 @@ boost::asio::awaitable<void> Catalog::fail_import(ImportTicket ticket, Refusal r
   operations_.finish(ticket.operation, &refusal);
 }
 
-boost::asio::awaitable<void> Catalog::end_export(ExportTicket ticket, Answer<void> outcome) {
+boost::asio::awaitable<void> Catalog::end_read(ReadTicket ticket, Answer<void> outcome) {
   const Refusal* refusal = outcome ? nullptr : &outcome.error();
   Transaction transaction;
   operations_.append_finished(*ticket.operation, refusal, transaction);
   Status status = co_await commit(ticket.operation, std::move(transaction));
   if (!status)
-    log::warning("catalog: recording the end of an export: {}", describe(status.error()));
+    log::warning("catalog: recording the end of an operation: {}", describe(status.error()));
   OBRAZ_CHECK(ticket.image->readers > 0);
   --ticket.image->readers;
   operations_.finish(ticket.operation, refusal);
@@ -414,29 +408,60 @@ PutResource Catalog::content_of(const Entry& image, v1::ImageContent& content) {
   return PutResource{image.content_key(), record.SerializeAsString()};
 }
 
+void Catalog::look_later(const EntryRef& entry) {
+  if (entry->kind != Kind::image || entry->status() != v1::READY)
+    return;
+  if (!entry->content.has_layout())
+    to_examine_.push_back(entry);
+  if (entry->content.digest().empty())
+    to_digest_.push_back(entry);
+}
+
 EntryRef Catalog::next_unexamined() {
-  while (!to_examine_.empty()) {
-    EntryRef image = std::move(to_examine_.front());
-    to_examine_.pop_front();
-    if (!image->examined && image->status() == v1::READY)
+  return next_of(to_examine_, [](const v1::ImageContent& content) { return !content.has_layout(); });
+}
+
+EntryRef Catalog::next_undigested() {
+  return next_of(to_digest_, [](const v1::ImageContent& content) { return content.digest().empty(); });
+}
+
+EntryRef Catalog::next_of(std::deque<EntryRef>& queue, bool (*wanted)(const v1::ImageContent&)) {
+  while (!queue.empty()) {
+    EntryRef image = std::move(queue.front());
+    queue.pop_front();
+    if (wanted(image->content) && image->status() == v1::READY)
       return image;
   }
   return nullptr;
 }
 
+boost::asio::awaitable<void> Catalog::keep_layout(EntryRef image, v1::Layout layout) {
+  return keep_content(std::move(image), [layout = std::move(layout)](v1::ImageContent& content) {
+    *content.mutable_layout() = layout;
+  });
+}
+
+boost::asio::awaitable<void> Catalog::keep_digest(EntryRef image, std::string digest) {
+  return keep_content(std::move(image), [digest = std::move(digest)](v1::ImageContent& content) {
+    if (content.digest().empty())  // whoever was first is what later ones are compared with
+      content.set_digest(digest);
+  });
+}
+
 // A deletion that is decided from here on takes it away again: commits reach the store in the order of their
 // decisions.
-boost::asio::awaitable<void> Catalog::keep_layout(EntryRef image, v1::Layout layout) {
+boost::asio::awaitable<void> Catalog::keep_content(EntryRef image,
+                                                   std::function<void(v1::ImageContent&)> change) {
   if (image->status() != v1::READY || index_.find_id(image->id()) != image)
     co_return;
   image->content.set_image_id(image->id());
-  *image->content.mutable_layout() = std::move(layout);
-  image->examined = true;
+  change(image->content);
   Transaction transaction;
   transaction.push_back(content_of(*image, image->content));
   const Status status = co_await store_.commit(std::move(transaction));
   if (!status)
-    log::warning("catalog: keeping what is on {}: {}", image->title(), describe(status.error()));
+    log::warning("catalog: keeping what was found out about {}: {}", image->title(),
+                 describe(status.error()));
 }
 
 // --- exports by NBD

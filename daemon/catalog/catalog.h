@@ -50,8 +50,8 @@ struct ImportTicket {
   VolumeId work_volume() const { return image->volume(); }
 };
 
-// An image on its way out: made by begin_export(), ended by end_export().
-struct ExportTicket {
+// An image that is being read, to be exported or verified; ended by end_read(). It stays until then.
+struct ReadTicket {
   OperationRef operation;
   EntryRef image;
 };
@@ -139,16 +139,19 @@ class Catalog {
   awaitable<Answer<void>> finish_import(ImportTicket& ticket, std::optional<v1::Layout> layout);
   // Removes every trace but the operation, which ends with the refusal.
   awaitable<void> fail_import(ImportTicket ticket, Refusal refusal);
-  // The image stays as long as the ticket is not ended.
-  Answer<ExportTicket> begin_export(const Caller& caller, const v1::ExportImageRequest& request);
-  awaitable<void> end_export(ExportTicket ticket, Answer<void> outcome);
+  Answer<ReadTicket> begin_export(const Caller& caller, const v1::ExportImageRequest& request);
+  Answer<ReadTicket> begin_verify(const Caller& caller, const v1::VerifyImageRequest& request);
+  awaitable<void> end_read(ReadTicket ticket, Answer<void> outcome);
 
   // --- what is on images
   // ------------------------------------------------------------------------------------------------------
-  // An image that nobody has looked at; null: there is none. Each is answered once.
+  // An image that nobody has looked at, and one that has no digest; null: there is none. Each is answered
+  // once.
   EntryRef next_unexamined();
-  // Keeps what was found on it, unless it is gone by now.
+  EntryRef next_undigested();
+  // Keeps what was found out about it, unless it is gone by now.
   awaitable<void> keep_layout(EntryRef image, v1::Layout layout);
+  awaitable<void> keep_digest(EntryRef image, std::string digest);
 
   // --- exports by NBD
   // ---------------------------------------------------------------------------------------------------
@@ -237,6 +240,10 @@ class Catalog {
   // What the folder allows: so many more of the kind, and so many bytes.
   Answer<void> check_quota(const std::string& folder, Kind kind, size_t more, uint64_t bytes) const;
 
+  // Has somebody find out what is not known about it.
+  void look_later(const EntryRef& entry);
+  static EntryRef next_of(std::deque<EntryRef>& queue, bool (*wanted)(const v1::ImageContent&));
+  awaitable<void> keep_content(EntryRef image, std::function<void(v1::ImageContent&)> change);
   // Shortens it to what is kept.
   static PutResource content_of(const Entry& image, v1::ImageContent& content);
   template <typename Resource>
@@ -263,7 +270,7 @@ class Catalog {
   OperationTable operations_;
   size_t attachments_ = 0;
   Attached on_attach_;
-  std::deque<EntryRef> to_measure_, to_examine_;
+  std::deque<EntryRef> to_measure_, to_examine_, to_digest_;
   bool measuring_ = false, stopping_ = false;
   AsyncEvent measured_;  // the background has come to its end
 };

@@ -293,11 +293,10 @@ Answer<Catalog::Plan> Catalog::plan_create_image(const Caller& caller,
   image.mutable_source()->set_id((*source)->id());
   Plan plan;
   plan.created.push_back(new_entry(Kind::image, caller, std::move(image)));
-  if ((*source)->examined) {  // the same bytes
+  if ((*source)->has_content()) {  // the same bytes
     Entry& entry = *plan.created[0];
     entry.content = (*source)->content;
     entry.content.set_image_id(entry.id());
-    entry.examined = true;
   }
   plan.operation = operations_.begin(
       caller, fmt::format("Create {} from {}", plan.created[0]->title(), (*source)->title()),
@@ -482,6 +481,9 @@ Answer<ImportTicket> Catalog::begin_import(const Caller& caller, const v1::Impor
     return std::unexpected(allowed.error());
   if (const auto legal = rules::check_import_format(request.format()); !legal)
     return std::unexpected(legal.error());
+  const auto sha256 = rules::sha256(request.sha256());
+  if (!sha256)
+    return std::unexpected(sha256.error());
   // Against the source's size once that is known.
   if (const auto legal = rules::min_disk_size(request.min_disk_size(), 0); !legal)
     return std::unexpected(legal.error());
@@ -507,6 +509,7 @@ Answer<ImportTicket> Catalog::begin_import(const Caller& caller, const v1::Impor
                                                                        : v1::ImageSource::FILE);
   image.mutable_source()->set_location(request.source());
   image.mutable_source()->set_format(request.format());
+  image.mutable_source()->set_sha256(*sha256);
   ImportTicket ticket;
   ticket.min_disk_size = request.min_disk_size();
   ticket.image = new_entry(Kind::image, caller, std::move(image));
@@ -516,7 +519,7 @@ Answer<ImportTicket> Catalog::begin_import(const Caller& caller, const v1::Impor
   return ticket;
 }
 
-Answer<ExportTicket> Catalog::begin_export(const Caller& caller, const v1::ExportImageRequest& request) {
+Answer<ReadTicket> Catalog::begin_export(const Caller& caller, const v1::ExportImageRequest& request) {
   const auto folder = folder_of(*caller.subject, request.folder_id());
   if (!folder)
     return std::unexpected(folder.error());
@@ -531,10 +534,23 @@ Answer<ExportTicket> Catalog::begin_export(const Caller& caller, const v1::Expor
   if (const auto legal = rules::check_export_format(request.format()); !legal)
     return std::unexpected(legal.error());
   ++(*image)->readers;
-  return ExportTicket{
+  return ReadTicket{
       operations_.begin(caller, fmt::format("Export {} to {}", (*image)->title(), request.path()),
                         {(*image)->id()}),
       *image};
+}
+
+Answer<ReadTicket> Catalog::begin_verify(const Caller& caller, const v1::VerifyImageRequest& request) {
+  const auto folder = folder_of(*caller.subject, request.folder_id());
+  if (!folder)
+    return std::unexpected(folder.error());
+  const auto image =
+      find_source(*caller.subject, Right::use, Kind::image, *folder, request.image_id(), "image_id");
+  if (!image)
+    return std::unexpected(image.error());
+  ++(*image)->readers;
+  return ReadTicket{operations_.begin(caller, fmt::format("Verify {}", (*image)->title()), {(*image)->id()}),
+                    *image};
 }
 
 }  // namespace obraz

@@ -19,6 +19,7 @@ v1::Image image_view(const Entry& entry) {
   v1::Image image = with_status(entry.record.image(), entry);
   if (entry.content.has_layout())
     *image.mutable_layout() = entry.content.layout();
+  image.set_digest(entry.content.digest());
   return image;
 }
 v1::Snapshot snapshot_view(const Entry& entry) {

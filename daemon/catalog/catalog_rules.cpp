@@ -130,9 +130,10 @@ Answer<void> Catalog::check_unused(const Entry& entry, std::string_view verb, st
             entry.attachments.size() > 1 ? fmt::format(" and {} more", entry.attachments.size() - 1) : "",
             verb));
   if (entry.readers > 0)
-    return refuse(ErrorCode::failed_precondition, std::string(field),
-                  fmt::format("{} is being exported; wait, or cancel that operation, before it is {}",
-                              entry.title(), verb));
+    return refuse(
+        ErrorCode::failed_precondition, std::string(field),
+        fmt::format("{} is being exported or verified; wait, or cancel that operation, before it is {}",
+                    entry.title(), verb));
   return {};
 }
 

@@ -66,11 +66,10 @@ struct Entry {
   Kind kind = Kind::disk;
   v1::ResourceRecord record;
   bool busy = false;
-  bool deleting = false;  // the change is its deletion
-  bool measured = false;  // storage_size has been counted
-  Bindings access;        // sorted by role and subject
-  bool examined = false;  // an image: `content` says what is on it
-  v1::ImageContent content;
+  bool deleting = false;                       // the change is its deletion
+  bool measured = false;                       // storage_size has been counted
+  Bindings access;                             // sorted by role and subject
+  v1::ImageContent content;                    // of an image, as far as it is known
   unsigned readers = 0;                        // exports to files under way
   std::map<uint64_t, Attachment> attachments;  // by session
 
@@ -105,6 +104,8 @@ struct Entry {
   void set_status(v1::ResourceStatus status) {
     visit_resource(record, [&](auto& r) { r.set_status(status); });
   }
+  // The store keeps something of it.
+  bool has_content() const { return content.has_layout() || !content.digest().empty(); }
   VolumeId volume() const { return VolumeId{record.volume_id()}; }
   uint64_t size_bytes() const;  // of its volume
   // Calls `use` with what filters and orders know of it.

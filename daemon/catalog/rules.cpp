@@ -217,6 +217,16 @@ Answer<void> check_import_source(std::string_view source) {
   return {};
 }
 
+Answer<std::string> sha256(std::string_view text) {
+  std::string small(text);
+  for (char& c : small)
+    c = c >= 'A' && c <= 'F' ? char(c - 'A' + 'a') : c;
+  if (!small.empty() &&
+      (small.size() != 64 || small.find_first_not_of("0123456789abcdef") != std::string::npos))
+    return refuse(ErrorCode::invalid_argument, "sha256", "a SHA-256 has 64 hexadecimal digits");
+  return small;
+}
+
 Answer<void> check_import_format(std::string_view format) {
   constexpr std::array<std::string_view, 7> kFormats = {"", "raw", "qcow2", "vmdk", "vpc", "vhdx", "vdi"};
   if (std::ranges::find(kFormats, format) == kFormats.end())

@@ -53,6 +53,8 @@ Answer<void> check_path(std::string_view path, std::string_view field);
 // … and come from: that, or a URI of libnbd's: nbd, nbds, with +unix or +vsock.
 Answer<void> check_import_source(std::string_view source);
 bool is_nbd_uri(std::string_view source);
+// Empty, or 64 hexadecimal digits, which become small ones.
+Answer<std::string> sha256(std::string_view text);
 // raw, qcow2, vmdk, vpc, vhdx, vdi or empty; to export raw, qcow2 or empty.
 Answer<void> check_import_format(std::string_view format);
 Answer<void> check_export_format(std::string_view format);

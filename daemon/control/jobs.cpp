@@ -90,8 +90,17 @@ class Jobs::Job : public std::enable_shared_from_this<Jobs::Job> {
         tell();
     }
   }
-  // The rate counts from here.
-  void start_clock() { last_time_ = SteadyTime::now(); }
+  // The bytes and their rate count from here. Nothing runs on the worker.
+  void count_anew() {
+    progress_.bytes_done = 0;
+    progress_.bytes_total = 0;
+    v1::OperationMetadata& metadata = *operation_->message.mutable_metadata();
+    metadata.clear_bytes_done();
+    metadata.clear_bytes_total();
+    metadata.clear_bytes_per_second();
+    metadata.clear_eta_seconds();
+    last_time_ = SteadyTime::now();
+  }
   // What there is to tell has been told.
   void stop_polling() {
     publish();
@@ -154,19 +163,20 @@ class Jobs::Job : public std::enable_shared_from_this<Jobs::Job> {
   double rate_ = 0;  // bytes per second
 };
 
-Jobs::Jobs(boost::asio::any_io_executor executor, Catalog& catalog, ImageTransfer& transfer)
-    : executor_(executor), catalog_(catalog), transfer_(transfer), ended_(executor) {}
+Jobs::Jobs(boost::asio::any_io_executor executor, Catalog& catalog, ImageTransfer& transfer,
+           const JobsOptions& options)
+    : executor_(executor), catalog_(catalog), transfer_(transfer), options_(options), ended_(executor) {}
 Jobs::~Jobs() {
-  OBRAZ_CHECK(jobs_.empty() && !examining_);
+  OBRAZ_CHECK(jobs_.empty() && !examining_ && !digesting_);
 }
 
 Answer<void> Jobs::check_room() const {
   if (stopping_)
     return refuse(ErrorCode::unavailable, "", "the daemon is stopping");
   if (jobs_.size() >= limits::kMaxRunningOperations)
-    return refuse(
-        ErrorCode::resource_exhausted, "",
-        "there are " + std::to_string(jobs_.size()) + " imports and exports under way; wait for one to end");
+    return refuse(ErrorCode::resource_exhausted, "",
+                  "there are " + std::to_string(jobs_.size()) +
+                      " imports, exports and verifications under way; wait for one to end");
   return {};
 }
 
@@ -206,14 +216,28 @@ Answer<OperationRef> Jobs::export_image(const Caller& caller, const v1::ExportIm
   return operation;
 }
 
+Answer<OperationRef> Jobs::verify(const Caller& caller, const v1::VerifyImageRequest& request) {
+  if (const auto room = check_room(); !room)
+    return std::unexpected(room.error());
+  auto ticket = catalog_.begin_verify(caller, request);
+  if (!ticket)
+    return std::unexpected(ticket.error());
+  const OperationRef operation = ticket->operation;
+  boost::asio::co_spawn(executor_, run_verify(begin(operation), std::move(*ticket)), boost::asio::detached);
+  return operation;
+}
+
 boost::asio::awaitable<void> Jobs::run_import(JobRef job, ImportTicket ticket,
                                               v1::ImportImageRequest request) {
   using Opened = Answer<std::unique_ptr<ImageTransfer::Source>>;
-  job->set_phase("opening");
+  job->set_phase(request.sha256().empty() ? "opening" : "checking");
   boost::asio::co_spawn(executor_, job->poll(), boost::asio::detached);
-  std::move_only_function<Opened()> open = [transfer = &transfer_, request, stop = job->stop_token()] {
-    return transfer->open(request.source(), request.format(), stop);
-  };
+  std::move_only_function<Opened()> open =
+      [transfer = &transfer_,
+       spec = ImageTransfer::SourceSpec{request.source(), request.format(),
+                                        ticket.image->record.image().source().sha256()},
+       progress = &job->progress(),
+       stop = job->stop_token()] { return transfer->open(spec, *progress, stop); };
   Opened source = co_await job->on_worker<Opened>(std::move(open));
   Answer<void> outcome;
   if (!source)
@@ -223,7 +247,7 @@ boost::asio::awaitable<void> Jobs::run_import(JobRef job, ImportTicket ticket,
     outcome = co_await catalog_.start_import(ticket, (*source)->size_bytes(), (*source)->format());
   if (outcome) {
     job->set_phase("copying");
-    job->start_clock();
+    job->count_anew();
     std::move_only_function<Answer<void>()> copy = [transfer = &transfer_, from = source->get(),
                                                     into = ticket.work_volume(), progress = &job->progress(),
                                                     stop = job->stop_token()] {
@@ -268,35 +292,58 @@ boost::asio::awaitable<void> Jobs::run_import(JobRef job, ImportTicket ticket,
 }
 
 void Jobs::examine_images() {
-  if (examining_ || stopping_)
-    return;
-  examining_ = true;
-  boost::asio::co_spawn(executor_, examine_all(), boost::asio::detached);
+  const auto start = [this](bool& running, auto&& all) {
+    if (running || stopping_)
+      return;
+    running = true;
+    boost::asio::co_spawn(executor_, all(), boost::asio::detached);
+  };
+  start(examining_, [this] {
+    return find_out<v1::Layout>(
+        examining_, [this] { return catalog_.next_unexamined(); },
+        [this](VolumeId volume, std::stop_token stop) { return transfer_.examine(volume, std::move(stop)); },
+        [this](EntryRef image, v1::Layout found) {
+          return catalog_.keep_layout(std::move(image), std::move(found));
+        });
+  });
+  if (options_.digest_images)
+    start(digesting_, [this] {
+      return find_out<std::string>(
+          digesting_, [this] { return catalog_.next_undigested(); },
+          [this](VolumeId volume, std::stop_token stop) {
+            Progress unseen;
+            return transfer_.digest(volume, ImageTransfer::Pace::background, unseen, std::move(stop));
+          },
+          [this](EntryRef image, std::string found) {
+            return catalog_.keep_digest(std::move(image), std::move(found));
+          });
+    });
 }
 
-boost::asio::awaitable<void> Jobs::examine_all() {
+template <typename Found>
+boost::asio::awaitable<void> Jobs::find_out(
+    bool& running, std::function<EntryRef()> next,
+    std::function<Answer<Found>(VolumeId, std::stop_token)> find,
+    std::function<boost::asio::awaitable<void>(EntryRef, Found)> keep) {
   Worker worker(executor_);
   while (!stopping_) {
-    const EntryRef image = catalog_.next_unexamined();
+    const EntryRef image = next();
     if (!image)
       break;
-    std::move_only_function<Answer<v1::Layout>()> examine = [transfer = &transfer_, volume = image->volume(),
-                                                             stop = stop_examining_.get_token()] {
-      return transfer->examine(volume, stop);
-    };
-    Answer<v1::Layout> found = co_await worker.run<Answer<v1::Layout>>(std::move(examine));
+    std::move_only_function<Answer<Found>()> work =
+        [&find, volume = image->volume(), stop = stop_examining_.get_token()] { return find(volume, stop); };
+    Answer<Found> found = co_await worker.run<Answer<Found>>(std::move(work));
     if (found)
-      co_await catalog_.keep_layout(image, std::move(*found));
-    else if (!stopping_)  // the next start tries again
+      co_await keep(image, std::move(*found));
+    else if (!stopping_ && image->status() == v1::READY)  // the next start tries again
       log::warning("{}: {}", image->title(), found.error().message);
   }
   worker.join();
-  examining_ = false;
+  running = false;
   ended_.notify_all();
 }
 
-boost::asio::awaitable<void> Jobs::run_export(JobRef job, ExportTicket ticket,
-                                              v1::ExportImageRequest request) {
+boost::asio::awaitable<void> Jobs::run_export(JobRef job, ReadTicket ticket, v1::ExportImageRequest request) {
   job->set_phase("copying");
   boost::asio::co_spawn(executor_, job->poll(), boost::asio::detached);
   std::move_only_function<Answer<void>()> copy = [transfer = &transfer_, request,
@@ -310,7 +357,33 @@ boost::asio::awaitable<void> Jobs::run_export(JobRef job, ExportTicket ticket,
   // One that was finished before it noticed that it should stop is finished.
   if (!outcome)
     outcome = job->outcome(std::move(outcome));
-  co_await catalog_.end_export(std::move(ticket), std::move(outcome));
+  co_await catalog_.end_read(std::move(ticket), std::move(outcome));
+  end(job);
+}
+
+boost::asio::awaitable<void> Jobs::run_verify(JobRef job, ReadTicket ticket) {
+  job->set_phase("verifying");
+  boost::asio::co_spawn(executor_, job->poll(), boost::asio::detached);
+  const EntryRef image = ticket.image;
+  std::move_only_function<Answer<std::string>()> read = [transfer = &transfer_, volume = image->volume(),
+                                                         progress = &job->progress(),
+                                                         stop = job->stop_token()] {
+    return transfer->digest(volume, ImageTransfer::Pace::at_once, *progress, stop);
+  };
+  const Answer<std::string> found = co_await job->on_worker<Answer<std::string>>(std::move(read));
+  job->stop_polling();
+  Answer<void> outcome;
+  const std::string known = image->content.digest();
+  if (!found) {
+    outcome = job->outcome(std::unexpected(found.error()));
+  } else if (known.empty()) {
+    co_await catalog_.keep_digest(image, *found);
+  } else if (*found != known) {
+    outcome = refuse(ErrorCode::corruption, "image_id",
+                     image->title() + " is not what it was: its digest was " + known + " and is " + *found);
+    log::error("{}", outcome.error().message);
+  }
+  co_await catalog_.end_read(std::move(ticket), std::move(outcome));
   end(job);
 }
 
@@ -325,7 +398,7 @@ boost::asio::awaitable<void> Jobs::stop() {
   stop_examining_.request_stop();
   for (const auto& [operation, job] : jobs_)
     job->request_stop({ErrorCode::unavailable, "", "interrupted: the daemon was stopped"});
-  while (!jobs_.empty() || examining_)
+  while (!jobs_.empty() || examining_ || digesting_)
     co_await ended_.wait();
 }
 

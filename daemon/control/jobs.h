@@ -1,5 +1,5 @@
-// Jobs: imports and exports under way. Each has a worker thread for what blocks and a coroutine on the
-// control thread that decides, and both have ended when its operation has.
+// Jobs: imports, exports and verifications under way. Each has a worker thread for what blocks and a
+// coroutine on the control thread that decides, and both have ended when its operation has.
 //
 // Invariants: at most limits::kMaxRunningOperations at once; a job that fails or is cancelled leaves nothing
 // but its operation. Thread: the control thread, but for what worker threads run.
@@ -7,6 +7,7 @@
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
+#include <functional>
 #include <map>
 #include <memory>
 #include <stop_token>
@@ -17,17 +18,23 @@
 
 namespace obraz {
 
+struct JobsOptions {
+  bool digest_images = true;  // in the background
+};
+
 class Jobs {
  public:
-  Jobs(boost::asio::any_io_executor executor, Catalog& catalog, ImageTransfer& transfer);
+  Jobs(boost::asio::any_io_executor executor, Catalog& catalog, ImageTransfer& transfer,
+       const JobsOptions& options = {});
   ~Jobs();
 
   // Answer once the work has begun; the operation tells the rest.
   Answer<OperationRef> import(const Caller& caller, const v1::ImportImageRequest& request);
   Answer<OperationRef> export_image(const Caller& caller, const v1::ExportImageRequest& request);
+  Answer<OperationRef> verify(const Caller& caller, const v1::VerifyImageRequest& request);
 
-  // Looks at what is on the images that nobody has looked at, in the background, one after the other. After
-  // every call that may have made one, and at the start.
+  // Finds out what is on the images that nobody has looked at, and the digests of those that have none, in
+  // the background, one after the other. After every call that may have made one, and at the start.
   void examine_images();
 
   // Asks for an early end; nothing when the operation is not a job's or has ended.
@@ -42,15 +49,20 @@ class Jobs {
   Answer<void> check_room() const;
   JobRef begin(const OperationRef& operation);
   boost::asio::awaitable<void> run_import(JobRef job, ImportTicket ticket, v1::ImportImageRequest request);
-  boost::asio::awaitable<void> run_export(JobRef job, ExportTicket ticket, v1::ExportImageRequest request);
+  boost::asio::awaitable<void> run_export(JobRef job, ReadTicket ticket, v1::ExportImageRequest request);
+  boost::asio::awaitable<void> run_verify(JobRef job, ReadTicket ticket);
   void end(const JobRef& job);
-  boost::asio::awaitable<void> examine_all();
+  template <typename Found>
+  boost::asio::awaitable<void> find_out(bool& running, std::function<EntryRef()> next,
+                                        std::function<Answer<Found>(VolumeId, std::stop_token)> find,
+                                        std::function<boost::asio::awaitable<void>(EntryRef, Found)> keep);
 
   boost::asio::any_io_executor executor_;
   Catalog& catalog_;
   ImageTransfer& transfer_;
   std::map<OperationState*, JobRef> jobs_;
-  bool stopping_ = false, examining_ = false;
+  const JobsOptions options_;
+  bool stopping_ = false, examining_ = false, digesting_ = false;
   std::stop_source stop_examining_;
   AsyncEvent ended_;
 };

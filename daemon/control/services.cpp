@@ -131,6 +131,9 @@ void Services::add_images() {
                                        [this](Caller caller, v1::ExportImageRequest request) {
                                          return ready(jobs_.export_image(caller, request));
                                        });
+  add_mutating<v1::VerifyImageRequest>(
+      "ImageService.Verify",
+      [this](Caller caller, v1::VerifyImageRequest request) { return ready(jobs_.verify(caller, request)); });
   add_mutating<v1::UpdateImageRequest>("ImageService.Update",
                                        [this](Caller caller, v1::UpdateImageRequest request) {
                                          return catalog_.update_image(std::move(caller), std::move(request));

@@ -27,12 +27,23 @@ class ImageTransfer {
     virtual uint64_t size_bytes() const = 0;
     virtual std::string format() const = 0;  // empty for what an NBD server offers
   };
-  // A stop that was requested ends each of them soon, with `cancelled`.
-  virtual Answer<std::unique_ptr<Source>> open(const std::string& source, const std::string& format,
+  // What is to be imported, as the request has it.
+  struct SourceSpec {
+    std::string location;
+    std::string format;  // empty: detected
+    std::string sha256;  // of a file; empty: any
+  };
+  // A stop that was requested ends each of them soon, with `cancelled`. The progress is of reading for the
+  // SHA-256.
+  virtual Answer<std::unique_ptr<Source>> open(const SourceSpec& source, Progress& progress,
                                                std::stop_token stop) = 0;
   virtual Answer<void> import(Source& source, VolumeId into, Progress& progress, std::stop_token stop) = 0;
   // What is on a volume.
   virtual Answer<v1::Layout> examine(VolumeId volume, std::stop_token stop) = 0;
+  // The digest of what a volume holds. In the background it gives way to others.
+  enum class Pace : uint8_t { at_once, background };
+  virtual Answer<std::string> digest(VolumeId volume, Pace pace, Progress& progress,
+                                     std::stop_token stop) = 0;
   // Leaves no file behind when it fails.
   virtual Answer<void> export_to(VolumeId from, const std::string& path, const std::string& format,
                                  Progress& progress, std::stop_token stop) = 0;

@@ -11,31 +11,29 @@
 #include "image/export_file.h"
 #include "image/export_sink.h"
 #include "image/volume_access.h"
+#include "image/volume_walk.h"
 
 namespace obraz {
 namespace {
 
-constexpr uint64_t kChunk = limits::kImportRequestSize;
-
-Task<Status> tell_size(Volume& volume, uint64_t& size_bytes) {
-  size_bytes = volume.size_bytes();
-  co_return Status();
-}
+constexpr uint64_t kChunk = VolumeWalk::kChunk;
 
 class Exporter {
  public:
   Exporter(VolumeAccess& access, Progress& progress, const StopSignal& stop)
-      : access_(access), progress_(progress), stop_(stop), memory_(kChunk * limits::kImportRequests) {
+      : access_(access),
+        progress_(progress),
+        stop_(stop),
+        walk_(access),
+        memory_(kChunk * limits::kImportRequests) {
     for (size_t i = 0; i < slots_.size(); ++i)
       slots_[i].buffer = memory_.bytes().subspan(i * kChunk, kChunk);
   }
 
   Answer<void> run(int fd, ImageFormat format) {
-    Status told = access_.run([this](Volume& volume) { return tell_size(volume, size_); });
-    if (!told)
-      return refuse_error(told.error(), "export the volume");
-    progress_.bytes_total = size_;
-    auto sink = ExportSink::open(fd, format, size_, stop_);
+    OBRAZ_ASK(walk_.begin());
+    progress_.bytes_total = walk_.size_bytes();
+    auto sink = ExportSink::open(fd, format, walk_.size_bytes(), stop_);
     if (!sink)
       return std::unexpected(std::move(sink.error()));
     sink_ = std::move(*sink);
@@ -83,44 +81,18 @@ class Exporter {
 
   // Starts to read the next chunk of data into the slot; leaves it idle at the end of the volume.
   Answer<void> read_next(Slot& slot) {
-    while (at_ < size_) {
-      if (index_ == extents_.size())
-        OBRAZ_ASK(load_extents());
-      const Extent extent = extents_[index_];
-      const uint64_t end = std::min(extent.offset + extent.length, size_);
-      if (end <= at_) {
-        ++index_;
-        continue;
-      }
-      if (extent.zero) {
-        progress_.bytes_done += end - at_;
-        at_ = end;
-        continue;
-      }
-      slot.offset = at_;
-      slot.length = std::min(end, at_ / kChunk * kChunk + kChunk) - at_;
-      at_ += slot.length;
-      slot.state = Slot::State::reading;
-      slot.read.start = [&slot](Volume& volume) {
-        return volume.read(slot.offset, slot.buffer.first(slot.length));
-      };
-      access_.start(slot.read);
+    const auto chunk = walk_.next(progress_, stop_);
+    if (!chunk)
+      return std::unexpected(chunk.error());
+    if (chunk->length == 0)
       return {};
-    }
-    return {};
-  }
-
-  Answer<void> load_extents() {
-    if (stop_.requested())
-      return refuse_cancelled();
-    extents_.clear();
-    index_ = 0;
-    const Status status = access_.run([this](Volume& volume) {
-      return volume.block_status(at_, size_ - at_, limits::kMaxSourceExtents, extents_);
-    });
-    if (!status)
-      return refuse_error(status.error(), fmt::format("find the data of the volume from byte {} on", at_));
-    OBRAZ_CHECK(!extents_.empty());
+    slot.offset = chunk->offset;
+    slot.length = chunk->length;
+    slot.state = Slot::State::reading;
+    slot.read.start = [&slot](Volume& volume) {
+      return volume.read(slot.offset, slot.buffer.first(slot.length));
+    };
+    access_.start(slot.read);
     return {};
   }
 
@@ -155,11 +127,8 @@ class Exporter {
   VolumeAccess& access_;
   Progress& progress_;
   const StopSignal& stop_;
-  uint64_t size_ = 0;
   std::unique_ptr<ExportSink> sink_;
-  std::vector<Extent> extents_;
-  size_t index_ = 0;
-  uint64_t at_ = 0;  // everything before has been handed out or passed over
+  VolumeWalk walk_;
   AlignedBytes memory_;
   std::array<Slot, limits::kImportRequests> slots_;
 };

@@ -9,8 +9,10 @@
 #include <cerrno>
 
 #include "base/limits.h"
+#include "image/block_runs.h"
 #include "image/inspect.h"
 #include "image/qemu_nbd.h"
+#include "image/sha256.h"
 #include "image/source_file.h"
 
 namespace obraz {
@@ -136,10 +138,39 @@ class NbdSource final : public ImportSource {
 
 using SourceAnswer = Answer<std::unique_ptr<ImportSource>>;
 
+Answer<void> check_sha256(const SourceFile& file, const ImportSpec& spec, const StopSignal& stop) {
+  const AlignedBytes memory(limits::kImportRequestSize);
+  Sha256 sha256;
+  if (spec.progress)
+    spec.progress->bytes_total = file.size_bytes();
+  for (uint64_t at = 0; at < file.size_bytes();) {
+    if (stop.requested())
+      return refuse_cancelled();
+    const Bytes bytes = memory.bytes().first(std::min(memory.bytes().size(), file.size_bytes() - at));
+    const int error = read_fully(file.fd(), bytes, at);
+    if (error == EPIPE)
+      return refuse(ErrorCode::failed_precondition, "source", "the source was shortened while it was read");
+    if (error != 0)
+      return refuse_os(error, "source", fmt::format("read the source at byte {}", at));
+    sha256.add(bytes);
+    at += bytes.size();
+    if (spec.progress)
+      spec.progress->bytes_done = at;
+  }
+  const std::string found = hex(sha256.finish());
+  if (found == spec.sha256)
+    return {};
+  return refuse(ErrorCode::corruption, "sha256",
+                fmt::format("{} is not the file that was asked for: its SHA-256 is {}, not {}", spec.location,
+                            found, spec.sha256));
+}
+
 SourceAnswer open_file(const ImportSpec& spec, const StopSignal& stop) {
   auto file = SourceFile::open(spec.location);
   if (!file)
     return std::unexpected(std::move(file.error()));
+  if (!spec.sha256.empty())
+    OBRAZ_ASK(check_sha256(*file, spec, stop));
   const auto ends = FileEnds::read(file->view());
   if (!ends)
     return std::unexpected(ends.error());
@@ -173,6 +204,10 @@ SourceAnswer open_export(const ImportSpec& spec, const StopSignal& stop) {
   if (spec.format && *spec.format != ImageFormat::raw)
     return refuse(ErrorCode::invalid_argument, "format",
                   "what an NBD server offers is a disk: the format can only be raw");
+  if (!spec.sha256.empty())
+    return refuse(
+        ErrorCode::invalid_argument, "sha256",
+        "a SHA-256 is of a file; what an NBD server offers has none that is known before it is read");
   auto client = NbdClient::connect(spec.location, stop);
   if (!client)
     return std::unexpected(std::move(client.error()));

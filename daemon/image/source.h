@@ -17,13 +17,18 @@
 
 #include "image/format.h"
 #include "image/nbd_client.h"
+#include "image/progress.h"
 #include "image/stop_signal.h"
 
 namespace obraz {
 
 struct ImportSpec {
-  std::string location;               // a path, or an NBD URI (nbd://, nbds://, nbd+unix://, nbds+unix://)
-  std::optional<ImageFormat> format;  // detected when absent; raw or absent for an NBD URI
+  std::string location;  // a path, or an NBD URI (nbd://, nbds://, nbd+unix://, nbds+unix://)
+  std::optional<ImageFormat> format = {};  // detected when absent; raw or absent for an NBD URI
+  // Of the bytes of the file, 64 hexadecimal digits; empty: whatever they are. Nothing else is done with a
+  // file that has another one. Refused for an NBD URI.
+  std::string sha256 = {};
+  Progress* progress = nullptr;  // of reading the file for that; null: nobody wants to know
 };
 
 class ImportSource {

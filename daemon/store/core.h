@@ -94,7 +94,8 @@ class StoreCore {
   // --- data path (data_path.cpp)
   // ----------------------------------------------------------------------------------------
   using VolumePtr = std::shared_ptr<VolumeState>;
-  Task<Status> read(VolumePtr volume, uint64_t offset, Bytes into, std::vector<Extent>* extents);
+  Task<Status> read(VolumePtr volume, uint64_t offset, Bytes into, std::vector<Extent>* extents,
+                    ReadFrom from);
   Task<Status> write(VolumePtr volume, uint64_t offset, ConstBytes from, bool fua);
   Task<Status> zero(VolumePtr volume, uint64_t offset, uint64_t length, bool keep_allocated, bool fua);
   Task<Status> discard(VolumePtr volume, uint64_t offset, uint64_t length, bool fua);
@@ -239,9 +240,10 @@ class StoreCore {
   Task<Status> transfer_all(const Segments& segments);
   Task<void> transfer_beside(const Segment& segment, Status& status);
   Task<Status> write_segment(Segment segment);
-  Task<Status> read_bounced(VolumePtr volume, uint64_t offset, Bytes into, std::vector<Extent>* extents);
+  Task<Status> read_bounced(VolumePtr volume, uint64_t offset, Bytes into, std::vector<Extent>* extents,
+                            ReadFrom from);
   Task<Status> read_piece(VolumePtr volume, uint64_t offset, Bytes into, bool direct,
-                          std::vector<Extent>* extents);
+                          std::vector<Extent>* extents, ReadFrom from);
   Task<Status> read_block(VolumeState& volume, const Slot& slot, uint64_t offset, Bytes into);
   struct SubtreeView {
     LeafView leaf;

@@ -125,21 +125,22 @@ Task<Status> StoreCore::transfer_all(const Segments& segments) {
 // --- reading
 // ---------------------------------------------------------------------------------------------------------
 
-Task<Status> StoreCore::read(VolumePtr volume, uint64_t offset, Bytes into, std::vector<Extent>* extents) {
+Task<Status> StoreCore::read(VolumePtr volume, uint64_t offset, Bytes into, std::vector<Extent>* extents,
+                             ReadFrom from) {
   if (extents)
     extents->clear();
   const bool direct = offset % kBlockSize == 0 && into.size() % kBlockSize == 0 &&
                       reinterpret_cast<uintptr_t>(into.data()) % kBlockSize == 0;
-  return direct ? read_piece(std::move(volume), offset, into, true, extents)
-                : read_bounced(std::move(volume), offset, into, extents);
+  return direct ? read_piece(std::move(volume), offset, into, true, extents, from)
+                : read_bounced(std::move(volume), offset, into, extents, from);
 }
 
 // What the device cannot read into the caller's buffer goes through one of our own, of bounded size.
 Task<Status> StoreCore::read_bounced(VolumePtr volume, uint64_t offset, Bytes into,
-                                     std::vector<Extent>* extents) {
+                                     std::vector<Extent>* extents, ReadFrom from) {
   do {
     const uint64_t length = std::min<uint64_t>(into.size(), kBounceSize - offset % kBlockSize);
-    const Status status = co_await read_piece(volume, offset, into.first(length), false, extents);
+    const Status status = co_await read_piece(volume, offset, into.first(length), false, extents, from);
     OBRAZ_CO_TRY(status);
     offset += length;
     into = into.subspan(length);
@@ -149,7 +150,7 @@ Task<Status> StoreCore::read_bounced(VolumePtr volume, uint64_t offset, Bytes in
 
 // Appends to `extents`. Not direct: at most kBounceSize from the start of the first block.
 Task<Status> StoreCore::read_piece(VolumePtr volume, uint64_t offset, Bytes into, bool direct,
-                                   std::vector<Extent>* extents) {
+                                   std::vector<Extent>* extents, ReadFrom from) {
   const Gate::Pass pass(operations);
   if (!pass)
     co_return closing();
@@ -167,6 +168,7 @@ Task<Status> StoreCore::read_piece(VolumePtr volume, uint64_t offset, Bytes into
   Segments segments;
   ToVerifyList to_verify;
   CachedRead cached(*this, volume->id, end - begin);
+  const bool through_cache = from == ReadFrom::anywhere && clone_cache.on();
   for (uint64_t at = begin; at < end;) {
     const VirtualCluster cluster{at / kClusterSize};
     const LeafView view = state.leaf_of(*volume, cluster);
@@ -197,7 +199,7 @@ Task<Status> StoreCore::read_piece(VolumePtr volume, uint64_t offset, Bytes into
           run += kBlockSize;
       }
       const Bytes bytes = target.subspan(at - begin, run - at);
-      if (place && clone_cache.on() && (view.shared || state.cluster_count(place) > 1)) {
+      if (place && through_cache && (view.shared || state.cluster_count(place) > 1)) {
         cached.add({place, unsigned(at / kBlockSize % kBlocksPerCluster), bytes}, at, segments, to_verify);
       } else if (place) {
         append(segments, {place.value * kClusterSize + at % kClusterSize, bytes, false});

@@ -31,7 +31,10 @@ Failure closing() {
 
 // These two count themselves among the store's operations, so that each has a coroutine less.
 Task<Status> Volume::read(uint64_t offset, Bytes into, std::vector<Extent>* extents) {
-  return store_->core_->read(state_, offset, into, extents);
+  return store_->core_->read(state_, offset, into, extents, ReadFrom::anywhere);
+}
+Task<Status> Volume::read_stored(uint64_t offset, Bytes into) {
+  return store_->core_->read(state_, offset, into, nullptr, ReadFrom::device);
 }
 Task<Status> Volume::write(uint64_t offset, ConstBytes from, bool fua) {
   return store_->core_->write(state_, offset, from, fua);

@@ -46,6 +46,9 @@ struct Extent {
   friend bool operator==(const Extent&, const Extent&) = default;
 };
 
+// Where a read may take bytes from that are in memory, too.
+enum class ReadFrom : uint8_t { anywhere, device };
+
 // --- what a transaction may contain
 // --------------------------------------------------------------------------------
 struct CreateVolume {  // an empty disk

@@ -33,6 +33,8 @@ class Volume {
   // Fills `into`. With `extents`, the ranges that read as zeros without a device read are left untouched in
   // `into` and listed (hole or zero set) among the data ranges, in order, covering the request exactly.
   Task<Status> read(uint64_t offset, Bytes into, std::vector<Extent>* extents = nullptr);
+  // The same, and what the cache of clones has does not count: for who wants to know what the device holds.
+  Task<Status> read_stored(uint64_t offset, Bytes into);
   // fua: durable when it completes.
   Task<Status> write(uint64_t offset, ConstBytes from, bool fua = false);
   struct ZeroOptions {

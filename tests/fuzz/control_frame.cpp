@@ -47,9 +47,8 @@ class NoTransfer final : public ImageTransfer {
     uint64_t size_bytes() const override { return 5 * limits::MiB; }
     std::string format() const override { return "raw"; }
   };
-  Answer<std::unique_ptr<Source>> open(const std::string& source, const std::string&,
-                                       std::stop_token) override {
-    if (source.size() % 4 == 0)
+  Answer<std::unique_ptr<Source>> open(const SourceSpec& source, Progress&, std::stop_token) override {
+    if (source.location.size() % 4 == 0)
       return refuse(ErrorCode::not_found, "source", "there is no such file");
     return std::make_unique<NoSource>();
   }
@@ -58,6 +57,11 @@ class NoTransfer final : public ImageTransfer {
     return {};
   }
   Answer<v1::Layout> examine(VolumeId, std::stop_token) override { return v1::Layout(); }
+  Answer<std::string> digest(VolumeId volume, Pace, Progress&, std::stop_token) override {
+    if (volume.value % 4 == 0)
+      return refuse(ErrorCode::io, "", "it cannot be read");
+    return "sha256-tree:" + std::to_string(volume.value % 3);
+  }
   Answer<void> export_to(VolumeId, const std::string&, const std::string&, Progress&,
                          std::stop_token) override {
     return {};

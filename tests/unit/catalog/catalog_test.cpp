@@ -349,6 +349,36 @@ TEST_F(CatalogTest, WhatIsOnAnImageStaysWithIt) {
   EXPECT_EQ(keys(), 0u);
 }
 
+TEST_F(CatalogTest, ADigestStaysWithItsImageAndGoesToItsCopies) {
+  const auto digest = [this](const std::string& name) {
+    v1::GetImageRequest request;
+    request.set_image_id(name);
+    const auto image = harness.run(catalog().get_image(kRoot, request));
+    return image ? image->digest() : "no image";
+  };
+  ASSERT_TRUE(good(harness.create_disk("vm1", 4 * MiB)));
+  ASSERT_TRUE(good(harness.create_image("i1", "vm1")));
+  ASSERT_TRUE(catalog().next_undigested());
+  EXPECT_EQ(catalog().next_undigested(), nullptr);
+  harness.restart();  // nobody has finished: it is asked for again
+  const EntryRef image = catalog().next_undigested();
+  ASSERT_TRUE(image);
+  harness.run(catalog().keep_digest(image, "d1"));
+  harness.run(catalog().keep_digest(image, "d2"));  // too late
+  EXPECT_EQ(digest("i1"), "d1");
+  harness.run(catalog().keep_layout(image, v1::Layout()));  // found later, kept with it
+  v1::CreateImageRequest request;
+  request.set_name("i2");
+  request.set_image_id("i1");
+  ASSERT_TRUE(good(harness.run(catalog().create_image(kRoot, request))));
+  EXPECT_EQ(digest("i2"), "d1");
+  harness.restart(true);
+  EXPECT_EQ(digest("i1"), "d1");
+  EXPECT_EQ(digest("i2"), "d1");
+  EXPECT_EQ(catalog().next_undigested(), nullptr);
+  EXPECT_EQ(catalog().next_unexamined(), nullptr);
+}
+
 // What is found on an image that has gone meanwhile is of no use.
 TEST_F(CatalogTest, WhatIsFoundTooLateLeavesNothing) {
   ASSERT_TRUE(good(harness.create_disk("vm1", 4 * MiB)));
@@ -458,7 +488,7 @@ TEST_F(CatalogTest, AnImageBeingExportedIsNotDeleted) {
   v1::DeleteImageRequest remove;
   remove.set_image_id("i1");
   EXPECT_EQ(code(harness.run(catalog().delete_image(kRoot, remove))), ErrorCode::failed_precondition);
-  harness.run(catalog().end_export(std::move(*ticket), Answer<void>()));
+  harness.run(catalog().end_read(std::move(*ticket), Answer<void>()));
   EXPECT_TRUE(good(harness.run(catalog().delete_image(kRoot, remove))));
 }
 

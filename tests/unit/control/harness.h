@@ -6,6 +6,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <boost/asio/detached.hpp>
 #include <condition_variable>
 #include <filesystem>
@@ -39,11 +40,16 @@ class FakeTransfer final : public ImageTransfer {
   uint64_t size = 5 * limits::MiB;
   std::optional<v1::Layout> layout = v1::Layout();  // of every volume; none: it cannot be told
   bool wait_for_stop = false;                       // of copying: neither fail nor finish before
+  std::atomic<int> content = 0;                     // of every volume, as its digest has it; -1: unreadable
+  std::string asked_sha256;                         // of the last source
 
-  Answer<std::unique_ptr<Source>> open(const std::string& source, const std::string&,
+  Answer<std::unique_ptr<Source>> open(const SourceSpec& source, Progress& progress,
                                        std::stop_token) override {
-    if (source == "/missing")
+    if (source.location == "/missing")
       return refuse(ErrorCode::not_found, "source", "there is no file /missing");
+    asked_sha256 = source.sha256;
+    if (!source.sha256.empty())
+      progress.bytes_total = progress.bytes_done = 3 * size;  // a file that is longer than the disk in it
     return std::make_unique<FakeSource>(size);
   }
   Answer<void> import(Source&, VolumeId, Progress& progress, std::stop_token stop) override {
@@ -51,6 +57,14 @@ class FakeTransfer final : public ImageTransfer {
   }
   Answer<v1::Layout> examine(VolumeId, std::stop_token) override {
     return layout ? Answer<v1::Layout>(*layout) : refuse(ErrorCode::io, "", "nobody can tell");
+  }
+  Answer<std::string> digest(VolumeId, Pace pace, Progress& progress, std::stop_token stop) override {
+    if (pace == Pace::at_once)
+      if (const auto copied = copy(progress, stop); !copied)
+        return std::unexpected(copied.error());
+    const int found = content;
+    return found < 0 ? refuse(ErrorCode::io, "", "it cannot be read")
+                     : Answer<std::string>("sha256-tree:" + std::to_string(found));
   }
   Answer<void> export_to(VolumeId, const std::string&, const std::string&, Progress& progress,
                          std::stop_token stop) override {

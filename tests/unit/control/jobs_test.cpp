@@ -32,6 +32,16 @@ class JobsTest : public testing::Test {
                                         [&] { seen.push_back(operation); }));
     return seen;
   }
+  // The operation's id.
+  client::Outcome<std::string> verify(const std::string& image) {
+    v1::VerifyImageRequest request;
+    request.set_image_id(image);
+    v1::Operation operation;
+    const auto called = connection->call("ImageService.Verify", request, operation);
+    if (!called)
+      return std::unexpected(called.error());
+    return operation.id();
+  }
   v1::Operation cancel(const std::string& id) {
     v1::CancelOperationRequest request;
     request.set_operation_id(id);
@@ -181,6 +191,59 @@ TEST_F(JobsTest, AnExportKeepsItsImageUntilItEnds) {
   EXPECT_EQ(refused.error().code(), v1::Error::FAILED_PRECONDITION);
   EXPECT_EQ(cancel(begun.id()).error().code(), v1::Error::CANCELLED);
   EXPECT_TRUE(connection->call("ImageService.Delete", remove, removed));
+}
+
+TEST_F(JobsTest, AnImageIsVerifiedAgainstItsDigest) {
+  ASSERT_TRUE(watch(import("i1")->id()).back().has_response());
+  const auto verified = watch(verify("i1").value());
+  ASSERT_EQ(verified.back().response().images_size(), 1);
+  EXPECT_EQ(verified.back().response().images(0).digest(), "sha256-tree:0");
+  EXPECT_EQ(verified.back().metadata().bytes_done(), 5 * limits::MiB);
+  harness.transfer.content = 1;
+  const auto changed = watch(verify("i1").value());
+  EXPECT_EQ(changed.back().error().code(), v1::Error::DATA_LOSS);
+  EXPECT_EQ(changed.back().error().message(),
+            "image i1 is not what it was: its digest was sha256-tree:0 and is sha256-tree:1");
+  harness.transfer.content = -1;
+  EXPECT_EQ(watch(verify("i1").value()).back().error().code(), v1::Error::INTERNAL);
+  harness.transfer.content = 0;
+  EXPECT_TRUE(watch(verify("i1").value()).back().has_response());
+  EXPECT_EQ(verify("i2").error().code(), v1::Error::NOT_FOUND);
+}
+
+TEST_F(JobsTest, AVerificationKeepsItsImageUntilItIsCancelled) {
+  ASSERT_TRUE(watch(import("i1")->id()).back().done());
+  harness.transfer.wait_for_stop = true;
+  const auto begun = verify("i1");
+  ASSERT_TRUE(begun);
+  v1::DeleteImageRequest remove;
+  remove.set_image_id("i1");
+  v1::Operation removed;
+  EXPECT_EQ(connection->call("ImageService.Delete", remove, removed).error().code(),
+            v1::Error::FAILED_PRECONDITION);
+  EXPECT_EQ(cancel(*begun).error().code(), v1::Error::CANCELLED);
+  EXPECT_TRUE(connection->call("ImageService.Delete", remove, removed));
+}
+
+TEST_F(JobsTest, TheSha256OfASourceIsCheckedFirst) {
+  v1::ImportImageRequest request;
+  request.set_name("i1");
+  request.set_source("/source");
+  v1::Operation operation;
+  for (const std::string& wrong : {std::string(63, 'a'), std::string(65, 'a'), std::string(64, 'g')}) {
+    request.set_sha256(wrong);
+    const auto refused = connection->call("ImageService.Import", request, operation);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), v1::Error::INVALID_ARGUMENT);
+    EXPECT_EQ(refused.error().field(), "sha256");
+  }
+  request.set_sha256(std::string(64, 'A'));
+  ASSERT_TRUE(connection->call("ImageService.Import", request, operation));
+  const auto seen = watch(operation.id());
+  EXPECT_EQ(harness.transfer.asked_sha256, std::string(64, 'a'));
+  ASSERT_EQ(seen.back().response().images_size(), 1);
+  EXPECT_EQ(seen.back().response().images(0).source().sha256(), std::string(64, 'a'));
+  EXPECT_EQ(seen.back().metadata().bytes_done(), 5 * limits::MiB);  // of the copy, not of the file
 }
 
 }  // namespace

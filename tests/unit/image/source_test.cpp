@@ -52,6 +52,28 @@ TEST(ImportSource, EmptyAndTooLargeFilesAreRefused) {
   EXPECT_TRUE(ImportSource::open({.location = work / "large", .format = {}}).has_value());
 }
 
+TEST(ImportSource, AFileWithAnotherSha256IsNotLookedAt) {
+  const WorkDirectory work;
+  const std::string empty_hash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+  write_file(work / "file", ByteVector(3 * MiB + 5, std::byte('a')));
+  shell("sha256sum " + (work / "file") + " > " + (work / "sum"));
+  const ByteVector sum = read_file(work / "sum");
+  const std::string right(reinterpret_cast<const char*>(sum.data()), 64);
+  Progress progress;
+  EXPECT_TRUE(
+      ImportSource::open({.location = work / "file", .sha256 = right, .progress = &progress}).has_value());
+  EXPECT_EQ(progress.bytes_done, 3 * MiB + 5);
+  EXPECT_EQ(progress.bytes_total, 3 * MiB + 5);
+  EXPECT_TRUE(open_refused({.location = work / "file", .sha256 = empty_hash}, ErrorCode::corruption, right));
+  // A damaged qcow2 file would be refused for what it is, if anybody looked.
+  write_file(work / "damaged.qcow2", ByteVector(1 * MiB, std::byte('Q')));
+  EXPECT_TRUE(
+      open_refused({.location = work / "damaged.qcow2", .format = ImageFormat::qcow2, .sha256 = empty_hash},
+                   ErrorCode::corruption, "SHA-256"));
+  EXPECT_TRUE(open_refused({.location = "nbd://localhost:1/", .sha256 = empty_hash},
+                           ErrorCode::invalid_argument, "SHA-256"));
+}
+
 TEST(ImportSource, FileInUseIsRefused) {
   const WorkDirectory work;
   make_raw_disk(work / "disk", 4 * MiB);
