@@ -9,6 +9,7 @@
 #include <numeric>
 #include <string_view>
 
+#include "base/duration.h"
 #include "base/size.h"
 #include "client/commands.h"
 #include "client/output.h"
@@ -35,6 +36,7 @@ class CommandLine {
     add_disks();
     add_snapshots();
     add_folders();
+    add_trash();
     add_access();
     add_others();
   }
@@ -168,6 +170,24 @@ class CommandLine {
     leaf->add_option("--name", arguments_.name, "1-63 characters: a-z, 0-9, - and _")->required();
     describe(leaf);
   }
+  CLI::Option* trash_window(CLI::App* leaf) {
+    return leaf
+        ->add_option_function<std::string>(
+            "--trash",
+            [this](const std::string& text) {
+              const auto seconds = parse_duration(text);
+              if (!seconds)
+                throw CLI::ValidationError("--trash",
+                                           "a duration is digits and s, m, h or d, for instance 24h");
+              arguments_.trash_seconds = *seconds;
+            },
+            "what is deleted in it can be had back for so long; 0: not at all")
+        ->type_name("DURATION");
+  }
+  void deletion(CLI::App* leaf) {
+    leaf->add_flag("--permanently", arguments_.permanently, "past the trash of its folder");
+    changes(leaf);
+  }
   void may_be_async(CLI::App* leaf) {
     leaf->add_flag("--async", arguments_.async,
                    "answer the operation at once instead of waiting for its end");
@@ -208,7 +228,7 @@ class CommandLine {
     CLI::App* remove =
         leaf(images, "delete", "delete an image; disks made from it stay", &Commands::image_delete);
     target(remove, "IMAGE", "its name or id");
-    changes(remove);
+    deletion(remove);
     CLI::App* update = leaf(images, "update", "change what an image says of itself", &Commands::image_update);
     target(update, "IMAGE", "its name or id");
     Fields fields = describe_system(update);
@@ -287,7 +307,8 @@ class CommandLine {
     changes(revert);
     CLI::App* remove = leaf(disks, "delete", "delete a disk; its snapshots stay", &Commands::disk_delete);
     target(remove, "DISK", "its name or id");
-    changes(remove);
+    deletion(remove);
+    remove->add_flag("--force", arguments_.force, "end the sessions of the clients that have it attached");
     target(leaf(disks, "uri", "print the disk's NBD URI", &Commands::disk_uri), "DISK", "its name or id");
     CLI::App* args = leaf(disks, "attach-args", "print how to attach the disk", &Commands::disk_attach_args);
     target(args, "DISK", "its name or id");
@@ -321,7 +342,7 @@ class CommandLine {
     updates(update, {}, &Commands::snapshot_update);
     CLI::App* remove = leaf(snapshots, "delete", "delete a snapshot", &Commands::snapshot_delete);
     target(remove, "SNAPSHOT", "its name or id");
-    changes(remove);
+    deletion(remove);
   }
 
   void add_folders() {
@@ -330,15 +351,31 @@ class CommandLine {
     target(create, "NAME", "1-63 characters: a-z, 0-9, - and _");
     describe(create);
     quotas(create);
+    trash_window(create);
     listing(folders, "list the folders", &Commands::folder_list);
     target(leaf(folders, "get", "show one folder", &Commands::folder_get), "FOLDER", "its name or id");
     CLI::App* update = leaf(folders, "update", "change what a folder says of itself, and its quotas",
                             &Commands::folder_update);
     target(update, "FOLDER", "its name or id");
-    updates(update, quotas(update), &Commands::folder_update);
+    Fields fields = quotas(update);
+    fields.emplace_back(trash_window(update), "trash_seconds");
+    updates(update, fields, &Commands::folder_update);
     CLI::App* remove = leaf(folders, "delete", "delete a folder; it must be empty", &Commands::folder_delete);
     target(remove, "FOLDER", "its name or id");
     changes(remove);
+  }
+
+  void add_trash() {
+    CLI::App* trash = group("trash", "trash: what was deleted in a folder that keeps it for a while");
+    leaf(trash, "list", "list what can be had back, the last deleted first", &Commands::trash_list);
+    CLI::App* restore = leaf(trash, "restore", "have something back as it was", &Commands::trash_restore);
+    restore->add_option("--name", arguments_.name, "another name for it");
+    CLI::App* purge =
+        leaf(trash, "purge", "delete something for good, before its time", &Commands::trash_purge);
+    for (CLI::App* change : {restore, purge}) {
+      target(change, "RESOURCE", "an id, or disk/NAME, snapshot/NAME, image/NAME: the one deleted last");
+      changes(change);
+    }
   }
 
   void add_access() {

@@ -30,6 +30,7 @@ const auto kImages = [](auto& response) { return response.mutable_images(); };
 const auto kDisks = [](auto& response) { return response.mutable_disks(); };
 const auto kSnapshots = [](auto& response) { return response.mutable_snapshots(); };
 const auto kFolders = [](auto& response) { return response.mutable_folders(); };
+const auto kTrash = [](auto& response) { return response.mutable_resources(); };
 const auto kOperations = [](auto& response) { return response.mutable_operations(); };
 
 const char* kind_of(const v1::Image&) {
@@ -317,6 +318,7 @@ int Commands::image_latest() {
 int Commands::image_delete() {
   auto request = new_request<v1::DeleteImageRequest>();
   request.set_image_id(arguments_.target);
+  request.set_permanently(arguments_.permanently);
   return act("ImageService.Delete", std::move(request), "deleted");
 }
 
@@ -417,6 +419,8 @@ int Commands::disk_revert() {
 int Commands::disk_delete() {
   auto request = new_request<v1::DeleteDiskRequest>();
   request.set_disk_id(arguments_.target);
+  request.set_permanently(arguments_.permanently);
+  request.set_force(arguments_.force);
   return act("DiskService.Delete", std::move(request), "deleted");
 }
 
@@ -490,6 +494,7 @@ int Commands::snapshot_get() {
 int Commands::snapshot_delete() {
   auto request = new_request<v1::DeleteSnapshotRequest>();
   request.set_snapshot_id(arguments_.target);
+  request.set_permanently(arguments_.permanently);
   return act("SnapshotService.Delete", std::move(request), "deleted");
 }
 
@@ -586,6 +591,7 @@ int Commands::folder_create() {
   request.set_name(arguments_.target);
   request.set_delete_protection(arguments_.protect);
   *request.mutable_quota() = quota();
+  request.set_trash_seconds(arguments_.trash_seconds);
   return change<v1::Folder>("FolderService.Create", std::move(request), "created", kFolders);
 }
 
@@ -608,8 +614,9 @@ int Commands::folder_update() {
   const auto gave = [this](const char* field) {
     return std::ranges::find(arguments_.given, field) != arguments_.given.end();
   };
+  request.set_trash_seconds(arguments_.trash_seconds);
   request.mutable_update_mask()->clear_paths();
-  for (const char* field : {"name", "description", "labels", "delete_protection"})
+  for (const char* field : {"name", "description", "labels", "delete_protection", "trash_seconds"})
     if (gave(field))
       request.mutable_update_mask()->add_paths(field);
   if (gave("quota.images") || gave("quota.disks") || gave("quota.snapshots") || gave("quota.bytes")) {
@@ -631,6 +638,24 @@ int Commands::folder_update() {
     request.mutable_update_mask()->add_paths("quota");
   }
   return change<v1::Folder>("FolderService.Update", std::move(request), "updated", kFolders);
+}
+
+int Commands::trash_list() {
+  return list<v1::ListTrashRequest, v1::ListTrashResponse>("TrashService.List",
+                                                           new_request<v1::ListTrashRequest>(), kTrash);
+}
+
+int Commands::trash_restore() {
+  auto request = new_request<v1::RestoreRequest>();
+  request.set_resource_id(arguments_.target);
+  request.set_name(arguments_.name);
+  return act("TrashService.Restore", std::move(request), "restored");
+}
+
+int Commands::trash_purge() {
+  auto request = new_request<v1::PurgeRequest>();
+  request.set_resource_id(arguments_.target);
+  return act("TrashService.Purge", std::move(request), "deleted for good");
 }
 
 int Commands::folder_delete() {

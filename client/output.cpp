@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "base/duration.h"
 #include "base/size.h"
 #include "client/json.h"
 
@@ -231,6 +232,13 @@ Row heading(const v1::AccessBinding&) {
 Row row(const v1::AccessBinding& binding) {
   return {binding.role_id(), binding.subject()};
 }
+Row heading(const v1::TrashedResource&) {
+  return {"KIND/NAME", "ID", "SIZE", "DELETED", "BY", "GONE AT"};
+}
+Row row(const v1::TrashedResource& resource) {
+  return {resource.kind() + "/" + resource.name(), resource.id(),         size_text(resource.size()),
+          short_time(resource.deleted_at()),       resource.deleted_by(), short_time(resource.purge_at())};
+}
 Row heading(const v1::Operation&) {
   return {"ID", "STATE", "CREATED", "BY", "DESCRIPTION"};
 }
@@ -290,8 +298,14 @@ Row row(const v1::Folder& folder) {
 }
 std::string details(const v1::Folder& folder) {
   const Row shown = row(folder);
-  return with(common(folder),
-              {{"images", shown[2]}, {"disks", shown[3]}, {"snapshots", shown[4]}, {"bytes", shown[5]}});
+  return with(common(folder), {{"images", shown[2]},
+                               {"disks", shown[3]},
+                               {"snapshots", shown[4]},
+                               {"bytes", shown[5]},
+                               {"trash", folder.trash_seconds() == 0 && folder.trashed() == 0
+                                             ? ""
+                                             : fmt::format("{} in it, kept for {}", folder.trashed(),
+                                                           format_duration(folder.trash_seconds()))}});
 }
 
 std::string details(const v1::Operation& operation) {
@@ -347,8 +361,10 @@ std::string details(const v1::DaemonStatus& status) {
                            : fmt::format("{} of {} used, {} blocks read from it, {} not there",
                                          size_text(cache.used_bytes()), size_text(cache.size_bytes()),
                                          cache.hits(), cache.misses())},
-       {"resources", fmt::format("{} images, {} disks, {} snapshots", counts.images(), counts.disks(),
-                                 counts.snapshots())},
+       {"resources",
+        fmt::format("{} images, {} disks, {} snapshots{}", counts.images(), counts.disks(),
+                    counts.snapshots(),
+                    counts.trashed() == 0 ? "" : fmt::format(", {} more in the trash", counts.trashed()))},
        {"operations", fmt::format("{} running", counts.running_operations())},
        {"sessions", fmt::to_string(status.sessions())},
        {"load",

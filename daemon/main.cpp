@@ -80,6 +80,7 @@ class ControlPlane {
   awaitable<void> stop();
   Answer<void> listen();
   awaitable<DaemonLoad> load();
+  awaitable<void> disconnect(VolumeId volume);
 
   const Config& config_;
   Reactor& reactor_;
@@ -130,6 +131,7 @@ awaitable<Answer<void>> ControlPlane::start() {
   catalog_.on_attach([this](const Entry& entry, const Attachment& attachment, bool comes) {
     audit_->attached(entry, attachment, comes);
   });
+  catalog_.on_disconnect([this](VolumeId volume) { return disconnect(volume); });
   Answer<void> loaded = co_await catalog_.load();
   if (!loaded)
     co_return loaded;
@@ -193,6 +195,13 @@ awaitable<DaemonLoad> ControlPlane::load() {
     ++load.open_descriptors;
   load.open_descriptors -= load.open_descriptors > 0 ? 1 : 0;  // the one that was open to count
   co_return load;
+}
+
+awaitable<void> ControlPlane::disconnect(VolumeId volume) {
+  std::move_only_function<Task<unsigned>()> close = [this, volume] {
+    return sessions_.close_sessions_of(volume);
+  };
+  co_await bridge_.call<unsigned>(std::move(close), 0u);
 }
 
 Task<bool> end_sessions(nbd::Sessions& sessions) {

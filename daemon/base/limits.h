@@ -124,16 +124,17 @@ constexpr unsigned kMaxLabels = 64;              //
 constexpr uint64_t kMaxProductIds = 64, kMaxProductId = 50;
 constexpr uint64_t kMaxSpaceNames = 100;  // counted in one call
 constexpr uint64_t kMaxFolders = 10'000;
-constexpr unsigned kMaxBindings = 1000;          // of one resource, and changes of one call
-constexpr uint64_t kMaxBindingBytes = 28 * KiB;  // of the former, encoded
-constexpr unsigned kMaxKnownSubjects = 1024;     // whom the name service is not asked about again…
-constexpr unsigned kSubjectSeconds = 60;         // …for so long
-constexpr int kMaxSubjectGroups = 1024;          // of a user; more are not looked at
-constexpr unsigned kMaxUserConnections = 32;     // of the control socket, for one user who is no superuser
-constexpr unsigned kMaxSubjectName = 64;         // characters of a user's or group's name
-constexpr uint64_t kMaxContentSize = 24 * KiB;   // of what is kept about the content of an image
-constexpr unsigned kMaxLabelLength = 63;         // of a key, of a value
-constexpr unsigned kMaxSourceLength = 4096;      // a path or URI to import from or export to
+constexpr int64_t kMaxTrashSeconds = 90 * 86'400;  // of a folder's window to have things back
+constexpr unsigned kMaxBindings = 1000;            // of one resource, and changes of one call
+constexpr uint64_t kMaxBindingBytes = 28 * KiB;    // of the former, encoded
+constexpr unsigned kMaxKnownSubjects = 1024;       // whom the name service is not asked about again…
+constexpr unsigned kSubjectSeconds = 60;           // …for so long
+constexpr int kMaxSubjectGroups = 1024;            // of a user; more are not looked at
+constexpr unsigned kMaxUserConnections = 32;       // of the control socket, for one user who is no superuser
+constexpr unsigned kMaxSubjectName = 64;           // characters of a user's or group's name
+constexpr uint64_t kMaxContentSize = 24 * KiB;     // of what is kept about the content of an image
+constexpr unsigned kMaxLabelLength = 63;           // of a key, of a value
+constexpr unsigned kMaxSourceLength = 4096;        // a path or URI to import from or export to
 
 // --- import
 // --------------------------------------------------------------------------------------------------------

@@ -2,8 +2,11 @@
 
 #include <fmt/core.h>
 
+#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <chrono>
 #include <unordered_map>
 
 #include "base/log.h"
@@ -12,6 +15,8 @@
 
 namespace obraz {
 namespace {
+
+constexpr auto kBetweenDisconnects = std::chrono::milliseconds(10);
 
 PutResource put(const Entry& entry, v1::ResourceRecord record, v1::ResourceStatus status) {
   visit_resource(record, [&](auto& resource) { resource.set_status(status); });
@@ -41,7 +46,11 @@ void put_access(const Entry& entry, const Bindings& bindings, Transaction& trans
 }  // namespace
 
 Catalog::Catalog(boost::asio::any_io_executor executor, StoreAccess& store)
-    : executor_(executor), store_(store), operations_(executor, clock_), measured_(executor) {}
+    : executor_(executor),
+      store_(store),
+      operations_(executor, clock_),
+      purge_timer_(executor),
+      background_ended_(executor) {}
 
 // --- start
 // --------------------------------------------------------------------------------------------------------
@@ -84,6 +93,7 @@ boost::asio::awaitable<Answer<void>> Catalog::load() {
                                           : Kind::folder;
     entry->record = std::move(record);
     clock_.advance_past(entry->created_at());
+    clock_.advance_past(entry->record.deleted_at());
     const auto volume = damaged.find(entry->volume().value);
     if (entry->status() == v1::CREATING) {
       if (volume == damaged.end())
@@ -91,7 +101,8 @@ boost::asio::awaitable<Answer<void>> Catalog::load() {
       half_made.push_back(std::move(entry));
       continue;
     }
-    if (index_.find_id(entry->id()) || index_.find_name(entry->kind, entry->folder(), entry->name())) {
+    if (index_.find_id(entry->id()) || index_.find_trashed(entry->id()) ||
+        (!entry->in_trash() && index_.find_name(entry->kind, entry->folder(), entry->name()))) {
       log::error("catalog: {} is there twice; {} is left alone", entry->title(), key);
       continue;
     }
@@ -110,14 +121,13 @@ boost::asio::awaitable<Answer<void>> Catalog::load() {
 
   if (!index_.find_id(kDefaultFolder))
     insert_default_folder();
-  for (auto& [id, bindings] : access)
-    if (const EntryRef entry = index_.find_id(id))
-      index_.set_access(entry, std::move(bindings));
-  for (auto& [id, content] : contents)
-    if (const EntryRef image = index_.find_id(id))
-      image->content = std::move(content);
-  for (const EntryRef& entry : index_.all())
+  for (const EntryRef& entry : index_.all()) {
+    if (const auto bindings = access.find(entry->id()); bindings != access.end())
+      index_.set_access(entry, std::move(bindings->second));
+    if (const auto content = contents.find(entry->id()); content != contents.end())
+      entry->content = std::move(content->second);
     look_later(entry);
+  }
 
   const Refusal interrupted{ErrorCode::unavailable, "", "interrupted by a restart of the daemon"};
   const auto remove_half_made = [](const Entry& entry, Transaction& transaction) {
@@ -148,6 +158,8 @@ boost::asio::awaitable<Answer<void>> Catalog::load() {
     if (!status)
       co_return std::unexpected(refusal_of(status.error(), "removing what was half-made"));
   }
+  keeping_trash_ = true;
+  boost::asio::co_spawn(executor_, keep_trash(), boost::asio::detached);
   co_return Answer<void>();
 }
 
@@ -215,7 +227,7 @@ void Catalog::settle(const Plan& plan, bool done) {
   }
   for (const Plan::Changed& change : plan.changed) {
     Entry& entry = *change.entry;
-    entry.busy = false;
+    entry.busy = entry.deleting = false;
     if (!change.new_name.empty())
       index_.release(entry.kind, entry.folder(), change.new_name);
     if (change.more_bytes != 0)
@@ -227,8 +239,13 @@ void Catalog::settle(const Plan& plan, bool done) {
       continue;
     }
     const v1::ResourceStatus status = entry.status();
+    const bool was_in_trash = entry.in_trash();
     index_.change(change.entry, change.after);
     entry.set_status(status);
+    if (entry.in_trash())
+      purge_timer_.cancel();  // it may be the first now
+    else if (was_in_trash)
+      look_later(change.entry);
   }
   for (const EntryRef& entry : plan.removed) {
     if (done)
@@ -260,15 +277,58 @@ boost::asio::awaitable<Answer<OperationRef>> Catalog::create_snapshots(Caller ca
 }
 boost::asio::awaitable<Answer<OperationRef>> Catalog::delete_image(Caller caller,
                                                                    v1::DeleteImageRequest request) {
-  return run(plan_delete(caller, Kind::image, request.folder_id(), request.image_id(), "image_id"));
+  return run(plan_delete(
+      caller, {Kind::image, request.folder_id(), request.image_id(), "image_id", request.permanently()}));
+}
+Catalog::Deletion Catalog::of(const v1::DeleteDiskRequest& request) {
+  return {Kind::disk, request.folder_id(), request.disk_id(), "disk_id", request.permanently()};
 }
 boost::asio::awaitable<Answer<OperationRef>> Catalog::delete_disk(Caller caller,
                                                                   v1::DeleteDiskRequest request) {
-  return run(plan_delete(caller, Kind::disk, request.folder_id(), request.disk_id(), "disk_id"));
+  if (request.force())
+    return delete_by_force(std::move(caller), std::move(request));
+  return run(plan_delete(caller, of(request)));
 }
+
+boost::asio::awaitable<Answer<OperationRef>> Catalog::delete_by_force(Caller caller,
+                                                                      v1::DeleteDiskRequest request) {
+  if (const auto detached = co_await detach_all(caller, request); !detached)
+    co_return std::unexpected(detached.error());
+  // From here to the decision nothing else runs, so nobody has come back.
+  co_return co_await run(plan_delete(caller, of(request)));
+}
+
+// Nobody may come while the others are sent away.
+boost::asio::awaitable<Answer<void>> Catalog::detach_all(const Caller& caller,
+                                                         const v1::DeleteDiskRequest& request) {
+  const auto folder = folder_of(*caller.subject, request.folder_id());
+  if (!folder)
+    co_return std::unexpected(folder.error());
+  const auto found =
+      find_source(*caller.subject, Right::change, Kind::disk, *folder, request.disk_id(), "disk_id");
+  if (!found)
+    co_return std::unexpected(found.error());
+  if (const auto allowed = check_unprotected(**found, "disk_id"); !allowed)
+    co_return std::unexpected(allowed.error());
+  const EntryRef disk = *found;
+  boost::asio::steady_timer timer(executor_);
+  disk->busy = true;
+  while (disconnect_ && !stopping_ && !disk->attachments.empty()) {
+    co_await disconnect_(disk->volume());
+    if (disk->attachments.empty())
+      break;
+    // One that has been let in is not served yet; it will be, or give up, and no event tells.
+    timer.expires_after(kBetweenDisconnects);
+    co_await timer.async_wait(boost::asio::as_tuple(boost::asio::use_awaitable));
+  }
+  disk->busy = false;
+  co_return Answer<void>();
+}
+
 boost::asio::awaitable<Answer<OperationRef>> Catalog::delete_snapshot(Caller caller,
                                                                       v1::DeleteSnapshotRequest request) {
-  return run(plan_delete(caller, Kind::snapshot, request.folder_id(), request.snapshot_id(), "snapshot_id"));
+  return run(plan_delete(caller, {Kind::snapshot, request.folder_id(), request.snapshot_id(), "snapshot_id",
+                                  request.permanently()}));
 }
 
 boost::asio::awaitable<Answer<OperationRef>> Catalog::update_image(Caller caller,
@@ -409,7 +469,7 @@ PutResource Catalog::content_of(const Entry& image, v1::ImageContent& content) {
 }
 
 void Catalog::look_later(const EntryRef& entry) {
-  if (entry->kind != Kind::image || entry->status() != v1::READY)
+  if (entry->kind != Kind::image || entry->status() != v1::READY || entry->in_trash())
     return;
   if (!entry->content.has_layout())
     to_examine_.push_back(entry);
@@ -562,13 +622,14 @@ boost::asio::awaitable<void> Catalog::measure_all() {
       co_await measure(std::move(entry));
   }
   measuring_ = false;
-  measured_.notify_all();
+  background_ended_.notify_all();
 }
 
 boost::asio::awaitable<void> Catalog::stop() {
   stopping_ = true;
-  while (measuring_)
-    co_await measured_.wait();
+  purge_timer_.cancel();
+  while (measuring_ || keeping_trash_)
+    co_await background_ended_.wait();
 }
 
 boost::asio::awaitable<void> Catalog::measure(EntryRef entry) {

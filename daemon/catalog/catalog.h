@@ -11,6 +11,7 @@
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <deque>
 #include <functional>
 #include <optional>
@@ -27,6 +28,7 @@
 #include "obraz/v1/image_service.pb.h"
 #include "obraz/v1/operation_service.pb.h"
 #include "obraz/v1/snapshot_service.pb.h"
+#include "obraz/v1/trash_service.pb.h"
 #include "obraz/v1/volume_service.pb.h"
 
 namespace obraz {
@@ -69,6 +71,9 @@ class Catalog {
   // Ends what goes on in the background. Last, when no call is under way.
   awaitable<void> stop();
 
+  // Ends the sessions of a volume's clients, for whoever wants it detached. Without it nobody can.
+  using Disconnect = std::function<awaitable<void>(VolumeId)>;
+  void on_disconnect(Disconnect call) { disconnect_ = std::move(call); }
   // Told of each client of NBD that comes and goes, by its subject.
   using Attached = std::function<void(const Entry&, const Attachment&, bool comes)>;
   void on_attach(Attached call) { on_attach_ = std::move(call); }
@@ -116,6 +121,15 @@ class Catalog {
   awaitable<Answer<OperationRef>> create_folder(Caller caller, v1::CreateFolderRequest request);
   awaitable<Answer<OperationRef>> update_folder(Caller caller, v1::UpdateFolderRequest request);
   awaitable<Answer<OperationRef>> delete_folder(Caller caller, v1::DeleteFolderRequest request);
+
+  // --- the trash (catalog_trash.cpp)
+  Answer<v1::ListTrashResponse> list_trash(const Caller& caller, const v1::ListTrashRequest& request) const;
+  awaitable<Answer<OperationRef>> restore(Caller caller, v1::RestoreRequest request);
+  awaitable<Answer<OperationRef>> purge(Caller caller, v1::PurgeRequest request);
+  // Deletes what has been in the trash for its time. load() has this done from then on. False: it could not
+  // be.
+  awaitable<bool> purge_expired(google::protobuf::Timestamp now);
+  size_t trashed() const { return index_.trashed(); }
 
   // --- who may do what; of resources of any kind
   Answer<v1::ListAccessBindingsResponse> list_access(const Caller& caller, Kind kind,
@@ -197,8 +211,24 @@ class Catalog {
   Answer<Plan> plan_update_image(const Caller& caller, const v1::UpdateImageRequest& request);
   // The end of each update, when the mask and what it says have been found right.
   Answer<Plan> plan_update(const Caller& caller, const EntryRef& entry, v1::ResourceRecord after);
-  Answer<Plan> plan_delete(const Caller& caller, Kind kind, const std::string& folder, const std::string& id,
-                           std::string_view field);
+  struct Deletion {  // as asked for, of any kind
+    Kind kind;
+    const std::string& folder_id;
+    const std::string& id;
+    std::string_view field;
+    bool permanently;
+  };
+  static Deletion of(const v1::DeleteDiskRequest& request);
+  awaitable<Answer<OperationRef>> delete_by_force(Caller caller, v1::DeleteDiskRequest request);
+  Answer<Plan> plan_delete(const Caller& caller, const Deletion& deletion);
+  Answer<Plan> plan_removal(const Caller& caller, const EntryRef& entry, std::string description);
+  Answer<Plan> plan_trash(const Caller& caller, const EntryRef& entry, int64_t seconds);
+  Answer<Plan> plan_restore(const Caller& caller, const v1::RestoreRequest& request);
+  Answer<Plan> plan_purge(const Caller& caller, const v1::PurgeRequest& request);
+  Answer<EntryRef> find_trashed(const Caller& caller, const std::string& folder_id,
+                                const std::string& resource) const;
+  awaitable<void> keep_trash();
+  awaitable<Answer<void>> detach_all(const Caller& caller, const v1::DeleteDiskRequest& request);
 
   // Who may do what (catalog_access.cpp).
   Rights rights_of(const Subject& subject, const Entry& entry) const;
@@ -217,6 +247,7 @@ class Catalog {
 
   // Steps of deciding (catalog_rules.cpp).
   std::string in_folder(const std::string& folder) const;
+  static std::string in_trash(const Index::Contents& contents);
   Answer<EntryRef> find_folder(const Subject& subject, Right right, const std::string& id_or_name,
                                std::string_view field) const;
   // Its id.
@@ -271,8 +302,10 @@ class Catalog {
   size_t attachments_ = 0;
   Attached on_attach_;
   std::deque<EntryRef> to_measure_, to_examine_, to_digest_;
-  bool measuring_ = false, stopping_ = false;
-  AsyncEvent measured_;  // the background has come to its end
+  Disconnect disconnect_;
+  bool measuring_ = false, keeping_trash_ = false, stopping_ = false;
+  boost::asio::steady_timer purge_timer_;
+  AsyncEvent background_ended_;
 };
 
 }  // namespace obraz

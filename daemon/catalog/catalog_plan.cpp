@@ -111,7 +111,7 @@ template <typename Resource>
 EntryRef Catalog::new_entry(Kind kind, const Caller& caller, Resource resource) {
   do
     resource.set_id(new_resource_id(kind));
-  while (index_.find_id(resource.id()));
+  while (index_.find_id(resource.id()) || index_.find_trashed(resource.id()));
   *resource.mutable_created_at() = clock_.next();
   resource.set_created_by(caller.subject->name);
   resource.set_status(v1::CREATING);
@@ -436,27 +436,36 @@ Answer<Catalog::Plan> Catalog::plan_revert_disk(const Caller& caller, const v1::
   return plan;
 }
 
-Answer<Catalog::Plan> Catalog::plan_delete(const Caller& caller, Kind kind, const std::string& folder_id,
-                                           const std::string& id, std::string_view field) {
-  const auto folder = folder_of(*caller.subject, folder_id);
+Answer<Catalog::Plan> Catalog::plan_delete(const Caller& caller, const Deletion& deletion) {
+  const auto folder = folder_of(*caller.subject, deletion.folder_id);
   if (!folder)
     return std::unexpected(folder.error());
-  const auto entry = find(*caller.subject, Right::change, kind, *folder, id, field);
+  const auto entry =
+      find(*caller.subject, Right::change, deletion.kind, *folder, deletion.id, deletion.field);
   if (!entry)
     return std::unexpected(entry.error());
   // One whose volume is missing may be deleted, though nothing else may be done with it.
   const bool orphan = (*entry)->status() == v1::ERROR && !(*entry)->volume() && !(*entry)->busy;
-  if (const auto idle = check_idle(**entry, field); !idle && !orphan)
+  if (const auto idle = check_idle(**entry, deletion.field); !idle && !orphan)
     return std::unexpected(idle.error());
-  if (const auto unused = check_unused(**entry, "deleted", field); !unused)
+  if (const auto unused = check_unused(**entry, "deleted", deletion.field); !unused)
     return std::unexpected(unused.error());
-  if (const auto allowed = check_unprotected(**entry, field); !allowed)
+  if (const auto allowed = check_unprotected(**entry, deletion.field); !allowed)
     return std::unexpected(allowed.error());
+  const EntryRef in = index_.find_id((*entry)->folder());
+  const int64_t trash_seconds = in ? in->record.folder().trash_seconds() : 0;
+  if (trash_seconds > 0 && !deletion.permanently && !orphan)
+    return plan_trash(caller, *entry, trash_seconds);
+  return plan_removal(caller, *entry, "Delete " + (*entry)->title());
+}
+
+Answer<Catalog::Plan> Catalog::plan_removal(const Caller& caller, const EntryRef& entry,
+                                            std::string description) {
   Plan plan;
-  plan.operation = operations_.begin(caller, "Delete " + (*entry)->title(), {(*entry)->id()});
-  (*entry)->busy = (*entry)->deleting = true;
-  plan.removed.push_back(*entry);
-  plan.volumes = [volume = (*entry)->volume()](const auto&, Transaction& transaction) {
+  plan.operation = operations_.begin(caller, std::move(description), {entry->id()});
+  entry->busy = entry->deleting = true;
+  plan.removed.push_back(entry);
+  plan.volumes = [volume = entry->volume()](const auto&, Transaction& transaction) {
     if (volume)
       transaction.push_back(DeleteVolume{volume});
   };

@@ -47,6 +47,7 @@ v1::Folder Catalog::folder_view(const Entry& entry) const {
   used.set_disks(int64_t(contents.counts[size_t(Kind::disk)]));
   used.set_snapshots(int64_t(contents.counts[size_t(Kind::snapshot)]));
   used.set_bytes(contents.bytes);
+  folder.set_trashed(int64_t(contents.trashed));
   return folder;
 }
 

@@ -8,6 +8,10 @@
 
 namespace obraz {
 
+std::string Catalog::in_trash(const Index::Contents& contents) {
+  return contents.trashed == 0 ? "" : fmt::format(", {} of them in the trash", contents.trashed);
+}
+
 // How a folder appears in a sentence: not at all when it is the default one.
 std::string Catalog::in_folder(const std::string& folder) const {
   const EntryRef entry = folder == kDefaultFolder || folder.empty() ? nullptr : index_.find_id(folder);
@@ -155,8 +159,9 @@ Answer<void> Catalog::check_quota(const std::string& folder, Kind kind, size_t m
                                                 : quota.images();
   if (more > 0 && most > 0 && used.counts[size_t(kind)] + more > uint64_t(most))
     return refuse(ErrorCode::resource_exhausted, "folder_id",
-                  fmt::format("{} has {} of its {} {}s; delete some, or have its quota raised",
-                              entry->title(), used.counts[size_t(kind)], most, word_for(kind)));
+                  fmt::format("{} has {} of its {} {}s{}; delete some, or have its quota raised",
+                              entry->title(), used.counts[size_t(kind)], most, word_for(kind),
+                              used.trashed == 0 ? "" : ", the trash included"));
   if (bytes > 0 && quota.bytes() > 0 && uint64_t(used.bytes) + bytes > uint64_t(quota.bytes()))
     return refuse(
         ErrorCode::resource_exhausted, "folder_id",
@@ -168,7 +173,8 @@ Answer<void> Catalog::check_quota(const std::string& folder, Kind kind, size_t m
 }
 
 Answer<void> Catalog::check_room(size_t more) const {
-  if (index_.count(Kind::disk) + index_.count(Kind::snapshot) + index_.count(Kind::image) + more >
+  if (index_.count(Kind::disk) + index_.count(Kind::snapshot) + index_.count(Kind::image) + index_.trashed() +
+          more >
       limits::kMaxVolumes)
     return refuse(ErrorCode::resource_exhausted, "",
                   fmt::format("the store has its {} volumes; delete some first", limits::kMaxVolumes));

@@ -198,6 +198,9 @@ Answer<Catalog::Plan> Catalog::plan_create_folder(const Caller& caller,
   if (const auto legal = rules::check_quota(request.quota()); !legal)
     return std::unexpected(legal.error());
   *folder.mutable_quota() = request.quota();
+  if (const auto legal = rules::check_trash_seconds(request.trash_seconds()); !legal)
+    return std::unexpected(legal.error());
+  folder.set_trash_seconds(request.trash_seconds());
   if (const auto free = check_free(Kind::folder, "", request.name(), "name"); !free)
     return std::unexpected(free.error());
   if (index_.count(Kind::folder) >= limits::kMaxFolders)
@@ -215,8 +218,9 @@ Answer<Catalog::Plan> Catalog::plan_update_folder(const Caller& caller,
   const auto entry = find_folder(*caller.subject, Right::administer, request.folder_id(), "folder_id");
   if (!entry)
     return std::unexpected(entry.error());
-  const auto fields = rules::update_mask(request.update_mask(),
-                                         {"name", "description", "labels", "delete_protection", "quota"});
+  const auto fields =
+      rules::update_mask(request.update_mask(),
+                         {"name", "description", "labels", "delete_protection", "quota", "trash_seconds"});
   if (!fields)
     return std::unexpected(fields.error());
   v1::ResourceRecord after = (*entry)->record;
@@ -233,6 +237,11 @@ Answer<Catalog::Plan> Catalog::plan_update_folder(const Caller& caller,
     if (const auto legal = rules::check_quota(request.quota()); !legal)
       return std::unexpected(legal.error());
     *folder.mutable_quota() = request.quota();
+  }
+  if (fields->contains("trash_seconds")) {
+    if (const auto legal = rules::check_trash_seconds(request.trash_seconds()); !legal)
+      return std::unexpected(legal.error());
+    folder.set_trash_seconds(request.trash_seconds());
   }
   return plan_update(caller, *entry, std::move(after));
 }
@@ -253,10 +262,11 @@ Answer<Catalog::Plan> Catalog::plan_delete_folder(const Caller& caller,
   if (const auto allowed = check_unprotected(**entry, "folder_id"); !allowed)
     return std::unexpected(allowed.error());
   if (const Index::Contents contents = index_.contents((*entry)->id()); !contents.empty())
-    return refuse(ErrorCode::failed_precondition, "folder_id",
-                  fmt::format("{} is not empty: it has {} images, {} disks and {} snapshots",
-                              (*entry)->title(), contents.counts[size_t(Kind::image)],
-                              contents.counts[size_t(Kind::disk)], contents.counts[size_t(Kind::snapshot)]));
+    return refuse(
+        ErrorCode::failed_precondition, "folder_id",
+        fmt::format("{} is not empty: it has {} images, {} disks and {} snapshots{}", (*entry)->title(),
+                    contents.counts[size_t(Kind::image)], contents.counts[size_t(Kind::disk)],
+                    contents.counts[size_t(Kind::snapshot)], in_trash(contents)));
   Plan plan;
   plan.operation = operations_.begin(caller, "Delete " + (*entry)->title(), {(*entry)->id()});
   (*entry)->busy = (*entry)->deleting = true;

@@ -92,6 +92,7 @@ struct Entry {
         return {};
     });
   }
+  bool in_trash() const { return record.has_purge_at(); }
   bool is_protected() const {
     return visit([](const auto& r) { return r.delete_protection(); });
   }

@@ -12,9 +12,24 @@ std::pair<int64_t, std::string> age_of(const Entry& entry) {
   return {to_nanoseconds(entry.created_at()), entry.id()};
 }
 
+std::pair<int64_t, std::string> deletion_of(const Entry& entry) {
+  return {to_nanoseconds(entry.record.deleted_at()), entry.id()};
+}
+
+std::pair<int64_t, std::string> purge_of(const Entry& entry) {
+  return {to_nanoseconds(entry.record.purge_at()), entry.id()};
+}
+
 }  // namespace
 
 void Index::insert(EntryRef entry) {
+  Contents& contents = contents_[entry->folder()];
+  ++contents.counts[size_t(entry->kind)];
+  contents.bytes += int64_t(entry->size_bytes());
+  if (entry->in_trash()) {
+    insert_trashed(std::move(entry));
+    return;
+  }
   OBRAZ_CHECK(entry->name().empty() || !find_name(entry->kind, entry->folder(), entry->name()));
   const bool is_new = by_id_.emplace(entry->id(), entry).second;
   OBRAZ_CHECK(is_new);
@@ -22,15 +37,38 @@ void Index::insert(EntryRef entry) {
   if (entry->kind == Kind::image && !entry->record.image().family().empty())
     by_family_[{entry->folder(), entry->record.image().family()}].emplace(age_of(*entry), entry);
   ++counts_[size_t(entry->kind)];
-  Contents& contents = contents_[entry->folder()];
-  ++contents.counts[size_t(entry->kind)];
-  contents.bytes += int64_t(entry->size_bytes());
+}
+
+void Index::insert_trashed(EntryRef entry) {
+  OBRAZ_CHECK(!find_id(entry->id()));
+  ++contents_[entry->folder()].trashed;
+  trash_of_[entry->folder()].emplace(deletion_of(*entry), entry);
+  to_purge_.emplace(purge_of(*entry), entry);
+  const bool is_new = trash_.emplace(entry->id(), entry).second;
+  OBRAZ_CHECK(is_new);
+}
+
+void Index::erase_trashed(const EntryRef& entry) {
+  --contents_[entry->folder()].trashed;
+  const auto of_folder = trash_of_.find(entry->folder());
+  of_folder->second.erase(deletion_of(*entry));
+  if (of_folder->second.empty())
+    trash_of_.erase(of_folder);
+  to_purge_.erase(purge_of(*entry));
+  trash_.erase(entry->id());
 }
 
 void Index::erase(const Entry& entry) {
   const std::string id = entry.id();
-  const EntryRef kept = find_id(id);  // `entry` may live by the maps alone
+  const EntryRef kept = entry.in_trash() ? find_trashed(id) : find_id(id);  // it may live by the maps alone
   OBRAZ_CHECK(kept.get() == &entry);
+  Contents& contents = contents_[entry.folder()];
+  --contents.counts[size_t(entry.kind)];
+  contents.bytes -= int64_t(entry.size_bytes());
+  if (entry.in_trash()) {
+    erase_trashed(kept);
+    return;
+  }
   by_id_.erase(id);
   by_name_.erase(name_key(entry));
   if (entry.kind == Kind::image && !entry.record.image().family().empty()) {
@@ -41,9 +79,6 @@ void Index::erase(const Entry& entry) {
       by_family_.erase(family);
   }
   --counts_[size_t(entry.kind)];
-  Contents& contents = contents_[entry.folder()];
-  --contents.counts[size_t(entry.kind)];
-  contents.bytes -= int64_t(entry.size_bytes());
   if (const auto bound = bound_.find(entry.folder()); bound != bound_.end()) {
     bound->second.erase(kept);
     if (bound->second.empty())
@@ -63,7 +98,7 @@ void Index::change(const EntryRef& entry, v1::ResourceRecord record) {
 void Index::set_access(const EntryRef& entry, Bindings bindings) {
   entry->access = std::move(bindings);
   auto& bound = bound_[entry->folder()];
-  if (entry->access.empty())
+  if (entry->access.empty() || entry->in_trash())
     bound.erase(entry);
   else
     bound.insert(entry);
@@ -98,6 +133,25 @@ Index::Contents Index::contents(const std::string& folder) const {
 EntryRef Index::find_id(std::string_view id) const {
   const auto found = by_id_.find(std::string(id));
   return found == by_id_.end() ? nullptr : found->second;
+}
+
+EntryRef Index::find_trashed(std::string_view id) const {
+  const auto found = trash_.find(std::string(id));
+  return found == trash_.end() ? nullptr : found->second;
+}
+
+void Index::each_trashed(std::string_view folder, int64_t before,
+                         const std::function<bool(const EntryRef&)>& visit) const {
+  const auto found = trash_of_.find(std::string(folder));
+  if (found == trash_of_.end())
+    return;
+  for (auto at = found->second.lower_bound({before, std::string()}); at != found->second.begin();)
+    if (!visit((--at)->second))
+      return;
+}
+
+EntryRef Index::first_to_purge() const {
+  return to_purge_.empty() ? nullptr : to_purge_.begin()->second;
 }
 
 EntryRef Index::find_name(Kind kind, std::string_view folder, std::string_view name) const {
@@ -254,8 +308,10 @@ Index::Page Index::list_sorted(Kind kind, std::string_view folder, const ListQue
 
 std::vector<EntryRef> Index::all() const {
   std::vector<EntryRef> entries;
-  entries.reserve(by_id_.size());
+  entries.reserve(by_id_.size() + trash_.size());
   for (const auto& [key, entry] : by_name_)
+    entries.push_back(entry);
+  for (const auto& [key, entry] : to_purge_)
     entries.push_back(entry);
   return entries;
 }

@@ -1,10 +1,11 @@
-// Index: every resource in memory, by id, by folder, kind and name, and images by family; and what each
-// folder holds.
+// Index: every resource in memory, by id, by folder, kind and name, and images by family; what each folder
+// holds; and the trash.
 //
-// Invariants: an entry is in all of its maps or in none; a name that is not empty is in a folder and kind
-// once, from the moment it is reserved; records of entries in it change by change() where a map or a sum goes
-// by them. A page token names a position in the order of its list, so pages stay stable while resources come
-// and go. Thread: the control thread.
+// Invariants: an entry is in all of its maps or in none, and what is in the trash only in those of the trash,
+// so that nobody finds it who does not look there; a name that is not empty is in a folder and kind once,
+// from the moment it is reserved; records of entries in it change by change() where a map or a sum goes by
+// them. A page token names a position in the order of its list, so pages stay stable while resources come and
+// go. Thread: the control thread.
 #pragma once
 
 #include <functional>
@@ -43,6 +44,7 @@ class Index {
   bool is_taken(Kind kind, const std::string& folder, const std::string& name) const;
 
   EntryRef find_id(std::string_view id) const;  // null: none
+  EntryRef find_trashed(std::string_view id) const;
   EntryRef find_name(Kind kind, std::string_view folder, std::string_view name) const;
   // By id, or by name in the folder.
   EntryRef find(Kind kind, std::string_view folder, std::string_view id_or_name) const;
@@ -61,14 +63,22 @@ class Index {
   void each(Kind kind, std::string_view folder, const std::function<bool(const EntryRef&)>& visit) const;
 
   struct Contents {
-    uint64_t counts[5] = {};  // by kind
+    uint64_t counts[5] = {};  // by kind, the trash included
+    uint64_t trashed = 0;
     int64_t bytes = 0;
     bool empty() const { return counts[1] + counts[2] + counts[3] == 0; }
   };
   Contents contents(const std::string& folder) const;
 
+  // The trash of a folder from the newest on, before an instant of deletion (nanoseconds), until `visit` says
+  // false.
+  void each_trashed(std::string_view folder, int64_t before,
+                    const std::function<bool(const EntryRef&)>& visit) const;
+  EntryRef first_to_purge() const;  // null: the trash is empty
+
   size_t count(Kind kind) const { return counts_[size_t(kind)]; }
-  std::vector<EntryRef> all() const;
+  size_t trashed() const { return trash_.size(); }
+  std::vector<EntryRef> all() const;  // with the trash
 
  private:
   using NameKey = std::tuple<Kind, std::string, std::string, std::string>;  // kind, folder, name, id
@@ -82,6 +92,9 @@ class Index {
   Page list_by_name(Kind kind, std::string_view folder, const ListQuery& query, const Visible& visible) const;
   Page list_sorted(Kind kind, std::string_view folder, const ListQuery& query, const Visible& visible) const;
 
+  void insert_trashed(EntryRef entry);
+  void erase_trashed(const EntryRef& entry);
+
   std::unordered_map<std::string, EntryRef> by_id_;
   ByName by_name_;
   // Then by creation, and by id for two of one instant.
@@ -90,6 +103,12 @@ class Index {
   std::unordered_map<std::string, Contents> contents_;  // by folder
   std::unordered_map<std::string, std::set<EntryRef>> bound_;
   size_t counts_[5] = {};
+
+  using Instant = std::pair<int64_t, std::string>;  // then by id
+  std::unordered_map<std::string, EntryRef> trash_;
+  std::unordered_map<std::string, std::map<Instant, EntryRef>>
+      trash_of_;  // by folder; by instant of deletion
+  std::map<Instant, EntryRef> to_purge_;
 };
 
 }  // namespace obraz

@@ -217,6 +217,14 @@ Answer<void> check_import_source(std::string_view source) {
   return {};
 }
 
+Answer<void> check_trash_seconds(int64_t seconds) {
+  if (seconds >= 0 && seconds <= limits::kMaxTrashSeconds)
+    return {};
+  return refuse(ErrorCode::invalid_argument, "trash_seconds",
+                fmt::format("what is deleted is kept for 0 to {} days, and no longer",
+                            limits::kMaxTrashSeconds / 86'400));
+}
+
 Answer<std::string> sha256(std::string_view text) {
   std::string small(text);
   for (char& c : small)

@@ -34,6 +34,8 @@ Answer<void> check_product_ids(const google::protobuf::RepeatedPtrField<std::str
 Answer<void> check_hardware_generation(v1::HardwareGeneration generation);
 // Numbers that are not negative.
 Answer<void> check_quota(const v1::Quota& quota);
+// 0 to 90 days.
+Answer<void> check_trash_seconds(int64_t seconds);
 // The fields that an update names: at least one, each of `allowed`.
 Answer<std::set<std::string>> update_mask(const google::protobuf::FieldMask& mask,
                                           std::initializer_list<std::string_view> allowed);

@@ -70,6 +70,7 @@ Services::Services(Catalog& catalog, Jobs& jobs, StoreAccess& store, DaemonFacts
   add_images();
   add_disks_and_snapshots();
   add_folders();
+  add_trash();
   add_operations();
   add_access("ImageService", Kind::image);
   add_access("DiskService", Kind::disk);
@@ -225,6 +226,19 @@ void Services::add_folders() {
       });
 }
 
+void Services::add_trash() {
+  methods_.add_unary<v1::ListTrashRequest>(
+      "TrashService.List", [this](SubjectRef subject, v1::ListTrashRequest request) {
+        return ready(catalog_.list_trash(reader(std::move(subject)), request));
+      });
+  add_mutating<v1::RestoreRequest>("TrashService.Restore", [this](Caller caller, v1::RestoreRequest request) {
+    return catalog_.restore(std::move(caller), std::move(request));
+  });
+  add_mutating<v1::PurgeRequest>("TrashService.Purge", [this](Caller caller, v1::PurgeRequest request) {
+    return catalog_.purge(std::move(caller), std::move(request));
+  });
+}
+
 void Services::add_access(const std::string& service, Kind kind) {
   methods_.add_unary<v1::ListAccessBindingsRequest>(
       service + ".ListAccessBindings",
@@ -365,6 +379,7 @@ boost::asio::awaitable<Answer<v1::DaemonStatus>> Services::status(SubjectRef sub
   counts.set_images(int64_t(catalog_.count(Kind::image)));
   counts.set_disks(int64_t(catalog_.count(Kind::disk)));
   counts.set_snapshots(int64_t(catalog_.count(Kind::snapshot)));
+  counts.set_trashed(int64_t(catalog_.trashed()));
   counts.set_running_operations(int64_t(catalog_.operations().running()));
   status.set_nbd_unix_path(facts_.nbd_unix_path);
   status.set_nbd_tcp_address(facts_.nbd_tcp_address);

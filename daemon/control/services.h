@@ -51,6 +51,7 @@ class Services {
   void add_images();
   void add_disks_and_snapshots();
   void add_folders();
+  void add_trash();
   void add_operations();
   void add_access(const std::string& service, Kind kind);
   // What the call answers.

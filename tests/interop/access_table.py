@@ -61,16 +61,22 @@ class Table:
         if word in ("DISK", "SNAPSHOT") and subject == "shared":
             self.root("access", "grant", "--folder", "f", f"{word.lower()}/{name}", "--role", "viewer", "--to", user)
         made[word] = name
+        if word == "TRASHED":
+            self.make("DISK", subject, made)
+            made[word] = f"disk/{made['DISK']}"
+            self.root("folder", "update", "f", "--trash", "1h")
+            self.root("disk", "delete", "--folder", "f", made["DISK"])
+            self.root("folder", "update", "f", "--trash", "0")
 
     def outcome(self, command, subject):
         made = {"NEW": self.new_name(), "FILE": f"{self.work}/{self.new_name()}"}
         words = re.findall(r"\b[A-Z]{3,}\b", command)
-        needed = [word for word in ("IMAGE", "DISK", "SNAPSHOT", "FOLDER") if word in words]
+        needed = [word for word in ("IMAGE", "DISK", "SNAPSHOT", "FOLDER", "TRASHED") if word in words]
         if {"SNAPSHOT", "OPERATION"} & set(words) and "DISK" not in needed:
             needed.insert(0, "DISK")
         for word in needed:
             self.make(word, subject, made)
-        line = re.sub(r"\b(NEW|FILE|IMAGE|DISK|SNAPSHOT|FOLDER|OPERATION)\b", lambda match: made[match[0]],
+        line = re.sub(r"\b(NEW|FILE|IMAGE|DISK|SNAPSHOT|FOLDER|OPERATION|TRASHED)\b", lambda match: made[match[0]],
                       command).split()
         if line[0] == "nbd":
             done = self.run(["nbdinfo", "--size", f"nbd+unix:///{line[1]}?socket={self.work}/store/nbd.sock"],
