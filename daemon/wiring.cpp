@@ -137,7 +137,8 @@ Result<Volume> StoreTransfer::open_volume(VolumeId id) {
 
 Answer<std::unique_ptr<ImageTransfer::Source>> StoreTransfer::open(const SourceSpec& source,
                                                                    Progress& progress, std::stop_token stop) {
-  ImportSpec spec{.location = source.location, .sha256 = source.sha256, .progress = &progress};
+  ImportSpec spec{
+      .location = source.location, .as = source.as, .sha256 = source.sha256, .progress = &progress};
   if (!source.format.empty()) {
     spec.format = parse_image_format(source.format);
     if (!spec.format)
@@ -183,15 +184,16 @@ Answer<std::string> StoreTransfer::digest(VolumeId id, Pace pace, Progress& prog
                           std::move(stop));
 }
 
-Answer<void> StoreTransfer::export_to(VolumeId from, const std::string& path, const std::string& format,
-                                      Progress& progress, std::stop_token stop) {
-  const auto known = parse_image_format(format);
+Answer<void> StoreTransfer::export_to(VolumeId from, const TargetSpec& target, Progress& progress,
+                                      std::stop_token stop) {
+  const auto known = parse_image_format(target.format);
   if (!known)
-    return refuse(ErrorCode::invalid_argument, "format", "there is no image format " + format);
+    return refuse(ErrorCode::invalid_argument, "format", "there is no image format " + target.format);
   Result<Volume> volume = open_volume(from);
   if (!volume)
     return refuse(volume.error().code, "", "opening the image: " + describe(volume.error()));
-  return export_volume(reactor_, std::move(*volume), ExportTarget{path, *known}, progress, stop);
+  return export_volume(reactor_, std::move(*volume), ExportTarget{target.path, *known, target.as}, progress,
+                       stop);
 }
 
 }  // namespace obraz

@@ -46,8 +46,8 @@ class StoreTransfer final : public ImageTransfer {
   Answer<void> import(Source& source, VolumeId into, Progress& progress, std::stop_token stop) override;
   Answer<v1::Layout> examine(VolumeId volume, std::stop_token stop) override;
   Answer<std::string> digest(VolumeId volume, Pace pace, Progress& progress, std::stop_token stop) override;
-  Answer<void> export_to(VolumeId from, const std::string& path, const std::string& format,
-                         Progress& progress, std::stop_token stop) override;
+  Answer<void> export_to(VolumeId from, const TargetSpec& target, Progress& progress,
+                         std::stop_token stop) override;
 
  private:
   Result<Volume> open_volume(VolumeId id);

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/file_identity.h"
 #include "base/refusal.h"
 #include "catalog/kind.h"
 #include "obraz/v1/access.pb.h"
@@ -23,6 +24,8 @@ struct Subject {
   std::string name;                 // user:NAME
   std::vector<std::string> groups;  // group:NAME
   bool superuser = false;           // may do everything: root, and the user that runs the daemon
+  // Whose files are opened for it. Null: ours, for a superuser; for others none can be.
+  FileIdentityRef files = nullptr;
 };
 using SubjectRef = std::shared_ptr<const Subject>;
 

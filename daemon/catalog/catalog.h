@@ -241,6 +241,8 @@ class Catalog {
   EntryRef latest_of_family(const Subject& subject, Right right, const std::string& folder,
                             const std::string& family) const;
   Answer<void> check_superuser(const Subject& subject, std::string_view field, std::string_view what) const;
+  // That files can be opened with the subject's rights.
+  Answer<void> check_files(const Subject& subject, std::string_view field) const;
   template <typename Request>
   Answer<EntryRef> find_bound(const Caller& caller, Kind kind, const Request& request) const;
   Answer<Plan> plan_set_access(const Caller& caller, const EntryRef& entry, Answer<Bindings> bindings);

@@ -56,6 +56,14 @@ Answer<void> Catalog::check_superuser(const Subject& subject, std::string_view f
       fmt::format("{} may not {}; only root and the user that runs the daemon may", subject.name, what));
 }
 
+Answer<void> Catalog::check_files(const Subject& subject, std::string_view field) const {
+  if (subject.superuser || subject.files)
+    return {};
+  return refuse(ErrorCode::permission_denied, std::string(field),
+                fmt::format("the daemon does not run as root, so it cannot open files with the rights of {}",
+                            subject.name));
+}
+
 template <typename Request>
 Answer<EntryRef> Catalog::find_bound(const Caller& caller, Kind kind, const Request& request) const {
   if (kind == Kind::folder) {

@@ -484,8 +484,9 @@ Answer<ImportTicket> Catalog::begin_import(const Caller& caller, const v1::Impor
     return std::unexpected(legal.error());
   if (const auto legal = rules::check_import_source(request.source()); !legal)
     return std::unexpected(legal.error());
-  if (const auto allowed =
-          check_superuser(*caller.subject, "source", "have the daemon open files and servers");
+  if (const auto allowed = rules::is_nbd_uri(request.source())
+                               ? check_superuser(*caller.subject, "source", "have the daemon call servers")
+                               : check_files(*caller.subject, "source");
       !allowed)
     return std::unexpected(allowed.error());
   if (const auto legal = rules::check_import_format(request.format()); !legal)
@@ -538,7 +539,7 @@ Answer<ReadTicket> Catalog::begin_export(const Caller& caller, const v1::ExportI
     return std::unexpected(image.error());
   if (const auto legal = rules::check_path(request.path(), "path"); !legal)
     return std::unexpected(legal.error());
-  if (const auto allowed = check_superuser(*caller.subject, "path", "have the daemon make files"); !allowed)
+  if (const auto allowed = check_files(*caller.subject, "path"); !allowed)
     return std::unexpected(allowed.error());
   if (const auto legal = rules::check_export_format(request.format()); !legal)
     return std::unexpected(legal.error());

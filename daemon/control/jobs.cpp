@@ -199,7 +199,8 @@ Answer<OperationRef> Jobs::import(const Caller& caller, const v1::ImportImageReq
   if (!ticket)
     return std::unexpected(ticket.error());
   const OperationRef operation = ticket->operation;
-  boost::asio::co_spawn(executor_, run_import(begin(operation), std::move(*ticket), request),
+  boost::asio::co_spawn(executor_,
+                        run_import(begin(operation), std::move(*ticket), request, caller.subject->files),
                         boost::asio::detached);
   return operation;
 }
@@ -211,7 +212,8 @@ Answer<OperationRef> Jobs::export_image(const Caller& caller, const v1::ExportIm
   if (!ticket)
     return std::unexpected(ticket.error());
   const OperationRef operation = ticket->operation;
-  boost::asio::co_spawn(executor_, run_export(begin(operation), std::move(*ticket), request),
+  boost::asio::co_spawn(executor_,
+                        run_export(begin(operation), std::move(*ticket), request, caller.subject->files),
                         boost::asio::detached);
   return operation;
 }
@@ -227,15 +229,15 @@ Answer<OperationRef> Jobs::verify(const Caller& caller, const v1::VerifyImageReq
   return operation;
 }
 
-boost::asio::awaitable<void> Jobs::run_import(JobRef job, ImportTicket ticket,
-                                              v1::ImportImageRequest request) {
+boost::asio::awaitable<void> Jobs::run_import(JobRef job, ImportTicket ticket, v1::ImportImageRequest request,
+                                              FileIdentityRef files) {
   using Opened = Answer<std::unique_ptr<ImageTransfer::Source>>;
   job->set_phase(request.sha256().empty() ? "opening" : "checking");
   boost::asio::co_spawn(executor_, job->poll(), boost::asio::detached);
   std::move_only_function<Opened()> open =
       [transfer = &transfer_,
        spec = ImageTransfer::SourceSpec{request.source(), request.format(),
-                                        ticket.image->record.image().source().sha256()},
+                                        ticket.image->record.image().source().sha256(), files},
        progress = &job->progress(),
        stop = job->stop_token()] { return transfer->open(spec, *progress, stop); };
   Opened source = co_await job->on_worker<Opened>(std::move(open));
@@ -343,14 +345,16 @@ boost::asio::awaitable<void> Jobs::find_out(
   ended_.notify_all();
 }
 
-boost::asio::awaitable<void> Jobs::run_export(JobRef job, ReadTicket ticket, v1::ExportImageRequest request) {
+boost::asio::awaitable<void> Jobs::run_export(JobRef job, ReadTicket ticket, v1::ExportImageRequest request,
+                                              FileIdentityRef files) {
   job->set_phase("copying");
   boost::asio::co_spawn(executor_, job->poll(), boost::asio::detached);
-  std::move_only_function<Answer<void>()> copy = [transfer = &transfer_, request,
+  ImageTransfer::TargetSpec target{request.path(), request.format().empty() ? "raw" : request.format(),
+                                   std::move(files)};
+  std::move_only_function<Answer<void>()> copy = [transfer = &transfer_, target = std::move(target),
                                                   from = ticket.image->volume(), progress = &job->progress(),
                                                   stop = job->stop_token()] {
-    return transfer->export_to(from, request.path(), request.format().empty() ? "raw" : request.format(),
-                               *progress, stop);
+    return transfer->export_to(from, target, *progress, stop);
   };
   Answer<void> outcome = co_await job->on_worker<Answer<void>>(std::move(copy));
   job->stop_polling();

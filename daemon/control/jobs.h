@@ -48,8 +48,10 @@ class Jobs {
 
   Answer<void> check_room() const;
   JobRef begin(const OperationRef& operation);
-  boost::asio::awaitable<void> run_import(JobRef job, ImportTicket ticket, v1::ImportImageRequest request);
-  boost::asio::awaitable<void> run_export(JobRef job, ReadTicket ticket, v1::ExportImageRequest request);
+  boost::asio::awaitable<void> run_import(JobRef job, ImportTicket ticket, v1::ImportImageRequest request,
+                                          FileIdentityRef files);
+  boost::asio::awaitable<void> run_export(JobRef job, ReadTicket ticket, v1::ExportImageRequest request,
+                                          FileIdentityRef files);
   boost::asio::awaitable<void> run_verify(JobRef job, ReadTicket ticket);
   void end(const JobRef& job);
   template <typename Found>

@@ -47,6 +47,8 @@ Subject look_up(PeerIds ids) {
   groups.erase(std::unique(groups.begin(), groups.end()), groups.end());
   for (const gid_t gid : groups)
     subject.groups.push_back(group_name(gid));
+  if (!subject.superuser && can_act_for_others())
+    subject.files = std::make_shared<const FileIdentity>(FileIdentity{ids.uid, ids.gid, std::move(groups)});
   return subject;
 }
 

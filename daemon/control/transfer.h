@@ -9,6 +9,7 @@
 #include <stop_token>
 #include <string>
 
+#include "base/file_identity.h"
 #include "base/refusal.h"
 #include "image/progress.h"
 #include "obraz/v1/layout.pb.h"
@@ -32,6 +33,12 @@ class ImageTransfer {
     std::string location;
     std::string format;  // empty: detected
     std::string sha256;  // of a file; empty: any
+    FileIdentityRef as;  // whose rights to files count
+  };
+  struct TargetSpec {
+    std::string path;
+    std::string format;
+    FileIdentityRef as;
   };
   // A stop that was requested ends each of them soon, with `cancelled`. The progress is of reading for the
   // SHA-256.
@@ -45,8 +52,8 @@ class ImageTransfer {
   virtual Answer<std::string> digest(VolumeId volume, Pace pace, Progress& progress,
                                      std::stop_token stop) = 0;
   // Leaves no file behind when it fails.
-  virtual Answer<void> export_to(VolumeId from, const std::string& path, const std::string& format,
-                                 Progress& progress, std::stop_token stop) = 0;
+  virtual Answer<void> export_to(VolumeId from, const TargetSpec& target, Progress& progress,
+                                 std::stop_token stop) = 0;
 };
 
 }  // namespace obraz

@@ -139,7 +139,7 @@ Answer<void> export_volume(Reactor& reactor, Volume source, const ExportTarget& 
                            std::stop_token token) {
   const StopSignal stop(std::move(token));
   VolumeAccess access(reactor, std::move(source));
-  auto file = ExportFile::create(target.path);
+  auto file = ExportFile::create(target.path, target.as);
   if (!file)
     return std::unexpected(std::move(file.error()));
   OBRAZ_ASK(Exporter(access, progress, stop).run(file->fd(), target.format));

@@ -17,14 +17,15 @@ constexpr mode_t kMode = 0600;  // a disk's content is nobody else's business un
 
 }  // namespace
 
-Answer<ExportFile> ExportFile::create(const std::string& path, bool nameless) {
+Answer<ExportFile> ExportFile::create(const std::string& path, FileIdentityRef as, bool nameless) {
+  const ActingAs acting(as);
   const size_t slash = path.rfind('/');
   const std::string name = path.substr(slash == path.npos ? 0 : slash + 1);
   const std::string folder = slash == path.npos ? "." : path.substr(0, slash + 1);
   if (name.empty() || name == "." || name == ".." || path.find('\0') != path.npos ||
       path.size() > limits::kMaxSourceLength)
     return refuse(ErrorCode::invalid_argument, "path", fmt::format("'{}' is not the path of a file", path));
-  OwnedFd directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  OwnedFd directory(acting.open(folder, O_RDONLY | O_DIRECTORY));
   if (!directory)
     return refuse_os(errno, "path", fmt::format("open the directory {}", folder));
   struct stat status {};
@@ -35,7 +36,7 @@ Answer<ExportFile> ExportFile::create(const std::string& path, bool nameless) {
   if (nameless)
     file = OwnedFd(::openat(directory.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC, kMode));
   if (file)
-    return ExportFile(std::move(directory), std::move(file), path, name, "");
+    return ExportFile(std::move(as), std::move(directory), std::move(file), path, name, "");
   if (nameless && errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)
     return refuse_os(errno, "path", fmt::format("create a file in {}", folder));
   const std::string partial = name + ".partial";
@@ -43,12 +44,14 @@ Answer<ExportFile> ExportFile::create(const std::string& path, bool nameless) {
       ::openat(directory.get(), partial.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kMode));
   if (!file)
     return refuse_os(errno, "path", fmt::format("create {}.partial", path));
-  return ExportFile(std::move(directory), std::move(file), path, name, partial);
+  return ExportFile(std::move(as), std::move(directory), std::move(file), path, name, partial);
 }
 
 ExportFile::~ExportFile() {
-  if (file_ && !partial_.empty())
-    ::unlinkat(directory_.get(), partial_.c_str(), 0);
+  if (!file_ || partial_.empty())
+    return;
+  const ActingAs acting(as_);
+  ::unlinkat(directory_.get(), partial_.c_str(), 0);
 }
 
 // 0, or an errno; EEXIST when the name was taken meanwhile.
@@ -69,6 +72,7 @@ int ExportFile::give_name() const {
 }
 
 Answer<void> ExportFile::commit() {
+  const ActingAs acting(as_);
   if (::fsync(file_.get()) != 0)
     return refuse_os(errno, "path", fmt::format("write {} to disk", path_));
   const int os_error = give_name();

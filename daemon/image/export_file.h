@@ -7,14 +7,17 @@
 
 #include <string>
 
+#include "base/file_identity.h"
 #include "image/file_view.h"
 
 namespace obraz {
 
 class ExportFile {
  public:
-  // May be told not to use O_TMPFILE, so that tests walk the other way.
-  static Answer<ExportFile> create(const std::string& path, bool nameless = true);
+  // With the rights of `as`, whose it is then. May be told not to use O_TMPFILE, so that tests walk the other
+  // way.
+  static Answer<ExportFile> create(const std::string& path, FileIdentityRef as = nullptr,
+                                   bool nameless = true);
   ExportFile(ExportFile&&) noexcept = default;
   ~ExportFile();
 
@@ -22,14 +25,17 @@ class ExportFile {
   Answer<void> commit();
 
  private:
-  ExportFile(OwnedFd directory, OwnedFd file, std::string path, std::string name, std::string partial)
-      : directory_(std::move(directory)),
+  ExportFile(FileIdentityRef as, OwnedFd directory, OwnedFd file, std::string path, std::string name,
+             std::string partial)
+      : as_(std::move(as)),
+        directory_(std::move(directory)),
         file_(std::move(file)),
         path_(std::move(path)),
         name_(std::move(name)),
         partial_(std::move(partial)) {}
   int give_name() const;
 
+  FileIdentityRef as_;
   OwnedFd directory_, file_;
   std::string path_, name_;
   std::string partial_;  // empty: the file has no name

@@ -166,7 +166,7 @@ Answer<void> check_sha256(const SourceFile& file, const ImportSpec& spec, const 
 }
 
 SourceAnswer open_file(const ImportSpec& spec, const StopSignal& stop) {
-  auto file = SourceFile::open(spec.location);
+  auto file = SourceFile::open(spec.location, spec.as);
   if (!file)
     return std::unexpected(std::move(file.error()));
   if (!spec.sha256.empty())

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "base/file_identity.h"
 #include "image/format.h"
 #include "image/nbd_client.h"
 #include "image/progress.h"
@@ -25,6 +26,7 @@ namespace obraz {
 struct ImportSpec {
   std::string location;  // a path, or an NBD URI (nbd://, nbds://, nbd+unix://, nbds+unix://)
   std::optional<ImageFormat> format = {};  // detected when absent; raw or absent for an NBD URI
+  FileIdentityRef as = nullptr;            // whose rights count when a file is opened
   // Of the bytes of the file, 64 hexadecimal digits; empty: whatever they are. Nothing else is done with a
   // file that has another one. Refused for an NBD URI.
   std::string sha256 = {};

@@ -44,9 +44,10 @@ bool is_in_use(int fd) {
 
 }  // namespace
 
-Answer<SourceFile> SourceFile::open(const std::string& path) {
+Answer<SourceFile> SourceFile::open(const std::string& path, const FileIdentityRef& as) {
+  const ActingAs acting(as);
   // O_PATH first: opening a pipe would wait, and opening some devices does something.
-  const OwnedFd place(::open(path.c_str(), O_PATH | O_CLOEXEC));
+  const OwnedFd place(acting.open(path, O_PATH));
   struct stat status {};
   if (!place || ::fstat(place.get(), &status) != 0)
     return refuse_os(errno, "source", fmt::format("open {}", path));

@@ -7,13 +7,15 @@
 
 #include <string>
 
+#include "base/file_identity.h"
 #include "image/file_view.h"
 
 namespace obraz {
 
 class SourceFile {
  public:
-  static Answer<SourceFile> open(const std::string& path);
+  // With the rights of `as`.
+  static Answer<SourceFile> open(const std::string& path, const FileIdentityRef& as = nullptr);
 
   FileView view() const { return {fd_.get(), size_bytes_}; }
   int fd() const { return fd_.get(); }

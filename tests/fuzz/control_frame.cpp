@@ -62,10 +62,7 @@ class NoTransfer final : public ImageTransfer {
       return refuse(ErrorCode::io, "", "it cannot be read");
     return "sha256-tree:" + std::to_string(volume.value % 3);
   }
-  Answer<void> export_to(VolumeId, const std::string&, const std::string&, Progress&,
-                         std::stop_token) override {
-    return {};
-  }
+  Answer<void> export_to(VolumeId, const TargetSpec&, Progress&, std::stop_token) override { return {}; }
 };
 
 class Daemon {

@@ -66,6 +66,26 @@ private_again() {
   denied "$owner" NOT_FOUND --folder guest disk get vm1
 }
 
+# Files are opened, and made, with the rights of who calls.
+files_of_users() {
+  local out=$work/of-guest
+  install -d -m 0700 -o "$guest" -g "$guest" "$out"
+  head -c 100000 /dev/urandom >"$out/disk"
+  chown "$guest:$guest" "$out/disk"
+  chmod 0600 "$out/disk"
+  as "$guest" --folder guest image import "$out/disk" --name imported
+  denied "$owner" PERMISSION_DENIED --folder images image import "$out/disk" --name stolen
+  denied "$guest" PERMISSION_DENIED --folder guest image import "$work/store/data" --name stolen
+  denied "$guest" INVALID_ARGUMENT --folder guest image import /proc/self/fd/0 --name stolen
+  denied "$guest" PERMISSION_DENIED --folder guest image import "nbd+unix:///?socket=$work/store/nbd.sock" --name stolen
+  as "$guest" --folder guest image export imported "$out/exported" --format qcow2
+  expect "whose file it is" "$guest:$guest 600" "$(stat -c '%u:%g %a' "$out/exported")"
+  qemu-img convert -O raw "$out/exported" "$out/raw"
+  cmp -n 100000 "$out/disk" "$out/raw" || fail "what was exported is not what was imported"
+  denied "$guest" PERMISSION_DENIED --folder guest image export imported "$work/exported"
+  denied "$guest" ALREADY_EXISTS --folder guest image export imported "$out/exported"
+}
+
 # Whose disks they are is asked when they are attached.
 attaching() {
   local socket=$work/store/nbd.sock
@@ -128,6 +148,7 @@ step "every method by every role" the_table
 step "folders of two users" folders_of_users
 step "a public image" public_images
 step "private again" private_again
+step "files of users" files_of_users
 step "attaching" attaching
 step "bindings stay" bindings_stay
 step "what is no binding" bad_input

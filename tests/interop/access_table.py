@@ -69,14 +69,16 @@ class Table:
             self.root("folder", "update", "f", "--trash", "0")
 
     def outcome(self, command, subject):
-        made = {"NEW": self.new_name(), "FILE": f"{self.work}/{self.new_name()}"}
+        made = {"NEW": self.new_name(), "FILE": f"{self.work}/files/{self.new_name()}",
+                "LOCKED": f"{self.work}/{self.new_name()}", "SOURCE": f"{self.work}/files/source",
+                "SECRET": f"{self.work}/files/secret"}
         words = re.findall(r"\b[A-Z]{3,}\b", command)
         needed = [word for word in ("IMAGE", "DISK", "SNAPSHOT", "FOLDER", "TRASHED") if word in words]
         if {"SNAPSHOT", "OPERATION"} & set(words) and "DISK" not in needed:
             needed.insert(0, "DISK")
         for word in needed:
             self.make(word, subject, made)
-        line = re.sub(r"\b(NEW|FILE|IMAGE|DISK|SNAPSHOT|FOLDER|OPERATION|TRASHED)\b", lambda match: made[match[0]],
+        line = re.sub(r"\b(NEW|FILE|LOCKED|SOURCE|SECRET|IMAGE|DISK|SNAPSHOT|FOLDER|OPERATION|TRASHED)\b", lambda match: made[match[0]],
                       command).split()
         if line[0] == "nbd":
             done = self.run(["nbdinfo", "--size", f"nbd+unix:///{line[1]}?socket={self.work}/store/nbd.sock"],
@@ -110,6 +112,14 @@ def rows_of(path):
     return rows
 
 
+def make_files(folder):
+    folder.mkdir()
+    folder.chmod(0o1777)
+    for name, mode in (("source", 0o644), ("secret", 0o600)):
+        (folder / name).write_bytes(bytes(1 << 20))
+        (folder / name).chmod(mode)
+
+
 def methods_of(folder):
     methods = set()
     for path in sorted(pathlib.Path(folder).glob("**/*_service.proto")):
@@ -125,6 +135,7 @@ def main():
     missing = methods_of(proto) - {method for method, _, _ in rows}
     if missing or not rows:
         sys.exit(f"the table has no line for {', '.join(sorted(missing))}")
+    make_files(pathlib.Path(work) / "files")
     table = Table(obraz, work)
     table.root("folder", "create", "f")
     grant_roles(table, "folder/f")

@@ -66,8 +66,7 @@ class FakeTransfer final : public ImageTransfer {
     return found < 0 ? refuse(ErrorCode::io, "", "it cannot be read")
                      : Answer<std::string>("sha256-tree:" + std::to_string(found));
   }
-  Answer<void> export_to(VolumeId, const std::string&, const std::string&, Progress& progress,
-                         std::stop_token stop) override {
+  Answer<void> export_to(VolumeId, const TargetSpec&, Progress& progress, std::stop_token stop) override {
     return copy(progress, stop);
   }
 

@@ -125,7 +125,7 @@ class ExportFileWays : public testing::TestWithParam<bool> {};
 TEST_P(ExportFileWays, NameAppearsWithCommitAndNotBefore) {
   const WorkDirectory work;
   {
-    auto file = ExportFile::create(work / "out", GetParam());
+    auto file = ExportFile::create(work / "out", nullptr, GetParam());
     ASSERT_TRUE(file.has_value()) << file.error().message;
     EXPECT_EQ(work.entries(),
               GetParam() ? std::vector<std::string>{} : std::vector<std::string>{"out.partial"});
@@ -139,14 +139,14 @@ TEST_P(ExportFileWays, NameAppearsWithCommitAndNotBefore) {
 
 TEST_P(ExportFileWays, UncommittedIsGone) {
   const WorkDirectory work;
-  { ASSERT_TRUE(ExportFile::create(work / "out", GetParam()).has_value()); }
+  { ASSERT_TRUE(ExportFile::create(work / "out", nullptr, GetParam()).has_value()); }
   EXPECT_TRUE(work.entries().empty());
 }
 
 TEST_P(ExportFileWays, NameTakenMeanwhileIsRefused) {
   const WorkDirectory work;
   {
-    auto file = ExportFile::create(work / "out", GetParam());
+    auto file = ExportFile::create(work / "out", nullptr, GetParam());
     ASSERT_TRUE(file.has_value());
     write_file(work / "out", ByteVector(5));
     const auto committed = file->commit();
