@@ -417,6 +417,13 @@ class CommandLine {
          &Commands::space)
         ->add_option("VOLUME", arguments_.volumes, "disk/NAME, snapshot/NAME, image/NAME, or an id; several")
         ->required();
+    CLI::App* usage =
+        leaf(&app_, "usage", "show for how many hours resources of each folder were there, and how large",
+             &Commands::usage);
+    usage->add_option("--from", arguments_.from_month, "the first month (default: all that are kept)")
+        ->type_name("YEAR-MONTH");
+    usage->add_option("--to", arguments_.to_month, "the last month (default: the present one)")
+        ->type_name("YEAR-MONTH");
     CLI::App* operations = group("operation", "operations: what was asked for, and what became of it");
     leaf(operations, "list", "list the operations, the newest first", &Commands::operation_list);
     target(leaf(operations, "get", "show one operation", &Commands::operation_get), "OPERATION", "its id");

@@ -30,6 +30,7 @@ const auto kImages = [](auto& response) { return response.mutable_images(); };
 const auto kDisks = [](auto& response) { return response.mutable_disks(); };
 const auto kSnapshots = [](auto& response) { return response.mutable_snapshots(); };
 const auto kFolders = [](auto& response) { return response.mutable_folders(); };
+const auto kUsage = [](auto& response) { return response.mutable_rows(); };
 const auto kTrash = [](auto& response) { return response.mutable_resources(); };
 const auto kOperations = [](auto& response) { return response.mutable_operations(); };
 
@@ -144,7 +145,8 @@ int Commands::get(const std::string& method, const Request& request) {
 template <typename Request, typename Response, typename Members>
 int Commands::list(const std::string& method, Request request, Members members) {
   Response all;
-  request.set_page_size(1000);
+  if constexpr (requires { request.page_size(); })
+    request.set_page_size(1000);
   if constexpr (requires { request.filter(); }) {
     request.set_filter(arguments_.filter);
     request.set_order_by(arguments_.order_by);
@@ -638,6 +640,13 @@ int Commands::folder_update() {
     request.mutable_update_mask()->add_paths("quota");
   }
   return change<v1::Folder>("FolderService.Update", std::move(request), "updated", kFolders);
+}
+
+int Commands::usage() {
+  auto request = new_request<v1::GetUsageRequest>();
+  request.set_from_month(arguments_.from_month);
+  request.set_to_month(arguments_.to_month);
+  return list<v1::GetUsageRequest, v1::GetUsageResponse>("UsageService.Get", request, kUsage);
 }
 
 int Commands::trash_list() {

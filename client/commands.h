@@ -17,6 +17,7 @@
 #include "obraz/v1/image_service.pb.h"
 #include "obraz/v1/snapshot_service.pb.h"
 #include "obraz/v1/trash_service.pb.h"
+#include "obraz/v1/usage_service.pb.h"
 
 namespace obraz::client {
 
@@ -37,6 +38,7 @@ struct Arguments {
   int64_t quota_images = 0, quota_disks = 0, quota_snapshots = 0, quota_bytes = 0;
   std::string image, snapshot, from_disk, from_snapshot, from_image, consumer, idempotency_key;
   int64_t size = 0, min_disk_size = 0;  // bytes; 0: not given
+  std::string from_month, to_month;     // usage
   int64_t trash_seconds = 0;            // --trash
   bool async = false;
   bool permanently = false, force = false;  // delete
@@ -81,6 +83,7 @@ class Commands {
   int folder_get();
   int folder_update();
   int folder_delete();
+  int usage();
   int trash_list();
   int trash_restore();
   int trash_purge();

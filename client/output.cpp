@@ -239,6 +239,23 @@ Row row(const v1::TrashedResource& resource) {
   return {resource.kind() + "/" + resource.name(), resource.id(),         size_text(resource.size()),
           short_time(resource.deleted_at()),       resource.deleted_by(), short_time(resource.purge_at())};
 }
+Row heading(const v1::UsageRow&) {
+  return {"MONTH", "FOLDER", "KIND", "OS", "HOURS", "SIZE GiBh", "EXCLUSIVE GiBh", "SHARED GiBh"};
+}
+Row row(const v1::UsageRow& usage) {
+  const auto gib_hours = [](int64_t mib_seconds) {
+    return fmt::format("{:.3f}", double(mib_seconds) / 1024 / 3600);
+  };
+  const v1::UsageAmounts& amounts = usage.amounts();
+  return {usage.month(),
+          usage.folder_name(),
+          usage.kind(),
+          v1::Os::Type_Name(usage.os().type()),
+          fmt::format("{:.3f}", double(amounts.resource_seconds()) / 3600),
+          gib_hours(amounts.virtual_mib_seconds()),
+          gib_hours(amounts.exclusive_mib_seconds()),
+          gib_hours(amounts.shared_mib_seconds())};
+}
 Row heading(const v1::Operation&) {
   return {"ID", "STATE", "CREATED", "BY", "DESCRIPTION"};
 }

@@ -17,6 +17,7 @@
 #include "obraz/v1/snapshot.pb.h"
 #include "obraz/v1/status_service.pb.h"
 #include "obraz/v1/trash.pb.h"
+#include "obraz/v1/usage.pb.h"
 
 namespace obraz::client {
 
@@ -38,6 +39,7 @@ Row heading(const v1::Snapshot&);
 Row heading(const v1::Folder&);
 Row heading(const v1::AccessBinding&);
 Row heading(const v1::TrashedResource&);
+Row heading(const v1::UsageRow&);
 Row heading(const v1::Operation&);
 Row row(const v1::Image& image);
 Row row(const v1::Disk& disk);
@@ -45,6 +47,7 @@ Row row(const v1::Snapshot& snapshot);
 Row row(const v1::Folder& folder);
 Row row(const v1::AccessBinding& binding);
 Row row(const v1::TrashedResource& resource);
+Row row(const v1::UsageRow& usage);
 Row row(const v1::Operation& operation);
 std::string details(const v1::Image& image);
 std::string details(const v1::Disk& disk);

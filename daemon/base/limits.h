@@ -124,6 +124,9 @@ constexpr unsigned kMaxLabels = 64;              //
 constexpr uint64_t kMaxProductIds = 64, kMaxProductId = 50;
 constexpr uint64_t kMaxSpaceNames = 100;  // counted in one call
 constexpr uint64_t kMaxFolders = 10'000;
+constexpr int kUsageMonths = 25;                   // of usage that are kept, the present one included
+constexpr unsigned kFirstUsageRoundSeconds = 60;   // from the start to the first count of exclusive bytes…
+constexpr unsigned kUsageRoundSeconds = 3600;      // …and from the end of one to the next
 constexpr int64_t kMaxTrashSeconds = 90 * 86'400;  // of a folder's window to have things back
 constexpr unsigned kMaxBindings = 1000;            // of one resource, and changes of one call
 constexpr uint64_t kMaxBindingBytes = 28 * KiB;    // of the former, encoded

@@ -45,11 +45,13 @@ void put_access(const Entry& entry, const Bindings& bindings, Transaction& trans
 
 }  // namespace
 
-Catalog::Catalog(boost::asio::any_io_executor executor, StoreAccess& store)
+Catalog::Catalog(boost::asio::any_io_executor executor, StoreAccess& store, Clock clock)
     : executor_(executor),
       store_(store),
+      clock_(std::move(clock)),
       operations_(executor, clock_),
       purge_timer_(executor),
+      usage_timer_(executor),
       background_ended_(executor) {}
 
 // --- start
@@ -84,6 +86,10 @@ boost::asio::awaitable<Answer<void>> Catalog::load() {
     }
     if (record.has_access()) {
       access[record.access().resource_id()] = std::move(*record.mutable_access()->mutable_access_bindings());
+      continue;
+    }
+    if (record.has_usage()) {
+      load_usage(record.usage());
       continue;
     }
     auto entry = std::make_shared<Entry>();
@@ -158,8 +164,10 @@ boost::asio::awaitable<Answer<void>> Catalog::load() {
     if (!status)
       co_return std::unexpected(refusal_of(status.error(), "removing what was half-made"));
   }
-  keeping_trash_ = true;
-  boost::asio::co_spawn(executor_, keep_trash(), boost::asio::detached);
+  if (const auto forgotten = co_await forget_usage(); !forgotten)
+    co_return forgotten;
+  begin_background(keep_trash());
+  begin_background(keep_usage());
   co_return Answer<void>();
 }
 
@@ -187,6 +195,7 @@ boost::asio::awaitable<Answer<OperationRef>> Catalog::run(Answer<Plan> planned) 
       plan.created[i]->record.set_volume_id((*ids)[i].value);
     if (plan.volumes)
       plan.volumes(plan.created, transaction);
+    append_usage(plan, transaction);
     for (const EntryRef& entry : plan.created) {
       transaction.push_back(put(*entry, entry->record, v1::READY));
       if (entry->has_content())
@@ -611,7 +620,7 @@ void Catalog::measure_later(const EntryRef& entry) {
   if (measuring_)
     return;
   measuring_ = true;
-  boost::asio::co_spawn(executor_, measure_all(), boost::asio::detached);
+  begin_background(measure_all());
 }
 
 boost::asio::awaitable<void> Catalog::measure_all() {
@@ -622,13 +631,24 @@ boost::asio::awaitable<void> Catalog::measure_all() {
       co_await measure(std::move(entry));
   }
   measuring_ = false;
+  end_background();
+}
+
+void Catalog::begin_background(awaitable<void> task) {
+  ++background_;
+  boost::asio::co_spawn(executor_, std::move(task), boost::asio::detached);
+}
+
+void Catalog::end_background() {
+  --background_;
   background_ended_.notify_all();
 }
 
 boost::asio::awaitable<void> Catalog::stop() {
   stopping_ = true;
   purge_timer_.cancel();
-  while (measuring_ || keeping_trash_)
+  usage_timer_.cancel();
+  while (background_ > 0)
     co_await background_ended_.wait();
 }
 

@@ -22,6 +22,7 @@
 #include "catalog/index.h"
 #include "catalog/operations.h"
 #include "catalog/store_access.h"
+#include "catalog/usage.h"
 #include "obraz/v1/access.pb.h"
 #include "obraz/v1/disk_service.pb.h"
 #include "obraz/v1/folder_service.pb.h"
@@ -29,6 +30,7 @@
 #include "obraz/v1/operation_service.pb.h"
 #include "obraz/v1/snapshot_service.pb.h"
 #include "obraz/v1/trash_service.pb.h"
+#include "obraz/v1/usage_service.pb.h"
 #include "obraz/v1/volume_service.pb.h"
 
 namespace obraz {
@@ -63,7 +65,7 @@ class Catalog {
   template <typename T>
   using awaitable = boost::asio::awaitable<T>;
 
-  Catalog(boost::asio::any_io_executor executor, StoreAccess& store);
+  Catalog(boost::asio::any_io_executor executor, StoreAccess& store, Clock clock = Clock());
 
   // Reads every resource of the store and ends what a crash or a stop left half-made: images that were being
   // imported are removed, and their operations failed. Once, before anything else.
@@ -130,6 +132,12 @@ class Catalog {
   // be.
   awaitable<bool> purge_expired(google::protobuf::Timestamp now);
   size_t trashed() const { return index_.trashed(); }
+
+  // --- usage (catalog_usage.cpp)
+  Answer<v1::GetUsageResponse> get_usage(const Caller& caller, const v1::GetUsageRequest& request);
+  // One round of counting what resources hold alone and share, with rests between. load() has it done from
+  // then on.
+  awaitable<void> count_usage(bool gently);
 
   // --- who may do what; of resources of any kind
   Answer<v1::ListAccessBindingsResponse> list_access(const Caller& caller, Kind kind,
@@ -277,6 +285,26 @@ class Catalog {
   void look_later(const EntryRef& entry);
   static EntryRef next_of(std::deque<EntryRef>& queue, bool (*wanted)(const v1::ImageContent&));
   awaitable<void> keep_content(EntryRef image, std::function<void(v1::ImageContent&)> change);
+  struct FolderUsage {
+    UsageRows rows;
+    int64_t as_of = 0;  // nanoseconds; what is there now is in the rows up to it
+    std::string name;   // for when the folder is gone
+  };
+  void load_usage(const v1::UsageRecord& record);
+  // Of folders that are gone, what is too old to be kept.
+  awaitable<Answer<void>> forget_usage();
+  void add_usage(UsageRows& rows, const FolderUsage& usage, const Entry& entry, int64_t now) const;
+  void append_usage(Plan& plan, Transaction& transaction);
+  void append_usage_rows(const std::string& folder, int64_t now, int from, int to,
+                         v1::GetUsageResponse& response) const;
+  PutResource usage_record(const std::string& folder, FolderUsage& usage, int64_t now) const;
+  // Disks, snapshots and images, those in the trash, too.
+  void each_volume_in(const std::string& folder, const std::function<void(const EntryRef&)>& visit) const;
+  awaitable<void> keep_usage();
+
+  void begin_background(awaitable<void> task);
+  void end_background();  // the last thing that each does
+
   // Shortens it to what is kept.
   static PutResource content_of(const Entry& image, v1::ImageContent& content);
   template <typename Resource>
@@ -305,8 +333,10 @@ class Catalog {
   Attached on_attach_;
   std::deque<EntryRef> to_measure_, to_examine_, to_digest_;
   Disconnect disconnect_;
-  bool measuring_ = false, keeping_trash_ = false, stopping_ = false;
-  boost::asio::steady_timer purge_timer_;
+  std::map<std::string, FolderUsage> usage_;  // by the folder's id
+  bool measuring_ = false, stopping_ = false;
+  boost::asio::steady_timer purge_timer_, usage_timer_;
+  unsigned background_ = 0;  // tasks that go on
   AsyncEvent background_ended_;
 };
 

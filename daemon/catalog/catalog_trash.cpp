@@ -182,8 +182,7 @@ boost::asio::awaitable<void> Catalog::keep_trash() {
     if (!stopping_)
       co_await purge_timer_.async_wait(boost::asio::as_tuple(boost::asio::use_awaitable));
   }
-  keeping_trash_ = false;
-  background_ended_.notify_all();
+  end_background();
 }
 
 }  // namespace obraz

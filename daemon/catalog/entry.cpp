@@ -2,18 +2,17 @@
 
 namespace obraz {
 
-uint64_t Entry::size_bytes() const {
-  switch (kind) {
-    case Kind::disk:
+uint64_t size_bytes_of(const v1::ResourceRecord& record) {
+  switch (record.resource_case()) {
+    case v1::ResourceRecord::kDisk:
       return uint64_t(record.disk().size());
-    case Kind::snapshot:
+    case v1::ResourceRecord::kSnapshot:
       return uint64_t(record.snapshot().disk_size());
-    case Kind::image:
+    case v1::ResourceRecord::kImage:
       return uint64_t(record.image().size());
-    case Kind::folder:
+    default:
       return 0;
   }
-  OBRAZ_CHECK(!"a kind");
 }
 
 std::string Entry::title() const {

@@ -62,16 +62,19 @@ auto visit_resource(Record& record, Visitor&& visit) {
   OBRAZ_CHECK(!"a record of the index is a resource");
 }
 
+uint64_t size_bytes_of(const v1::ResourceRecord& record);  // of its volume
+
 struct Entry {
   Kind kind = Kind::disk;
   v1::ResourceRecord record;
   bool busy = false;
-  bool deleting = false;                       // the change is its deletion
-  bool measured = false;                       // storage_size has been counted
-  Bindings access;                             // sorted by role and subject
-  v1::ImageContent content;                    // of an image, as far as it is known
-  unsigned readers = 0;                        // exports to files under way
-  std::map<uint64_t, Attachment> attachments;  // by session
+  bool deleting = false;                           // the change is its deletion
+  bool measured = false;                           // storage_size has been counted
+  Bindings access;                                 // sorted by role and subject
+  v1::ImageContent content;                        // of an image, as far as it is known
+  uint64_t exclusive_bytes = 0, shared_bytes = 0;  // when they were counted for usage last
+  unsigned readers = 0;                            // exports to files under way
+  std::map<uint64_t, Attachment> attachments;      // by session
 
   template <typename Visitor>
   auto visit(Visitor&& visitor) const {
@@ -108,7 +111,7 @@ struct Entry {
   // The store keeps something of it.
   bool has_content() const { return content.has_layout() || !content.digest().empty(); }
   VolumeId volume() const { return VolumeId{record.volume_id()}; }
-  uint64_t size_bytes() const;  // of its volume
+  uint64_t size_bytes() const { return size_bytes_of(record); }
   // Calls `use` with what filters and orders know of it.
   template <typename Use>
   auto with_facts(Use&& use) const {

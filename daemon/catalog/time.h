@@ -10,6 +10,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
+#include <utility>
 
 namespace obraz {
 
@@ -27,17 +29,25 @@ inline google::protobuf::Timestamp to_timestamp(int64_t nanoseconds) {
 
 class Clock {
  public:
+  using Now = std::function<int64_t()>;  // nanoseconds since 1970
+  explicit Clock(Now now = &system_now) : now_(std::move(now)) {}
+
   google::protobuf::Timestamp next() {
-    timespec now{};
-    ::clock_gettime(CLOCK_REALTIME, &now);
-    last_ = std::max(int64_t(now.tv_sec) * kNanosecondsPerSecond + now.tv_nsec, last_ + 1);
+    last_ = std::max(now_(), last_ + 1);
     return to_timestamp(last_);
   }
   void advance_past(const google::protobuf::Timestamp& time) {
     last_ = std::max(last_, to_nanoseconds(time));
   }
 
+  static int64_t system_now() {
+    timespec now{};
+    ::clock_gettime(CLOCK_REALTIME, &now);
+    return int64_t(now.tv_sec) * kNanosecondsPerSecond + now.tv_nsec;
+  }
+
  private:
+  Now now_;
   int64_t last_ = 0;
 };
 

@@ -71,6 +71,7 @@ Services::Services(Catalog& catalog, Jobs& jobs, StoreAccess& store, DaemonFacts
   add_disks_and_snapshots();
   add_folders();
   add_trash();
+  add_usage();
   add_operations();
   add_access("ImageService", Kind::image);
   add_access("DiskService", Kind::disk);
@@ -237,6 +238,13 @@ void Services::add_trash() {
   add_mutating<v1::PurgeRequest>("TrashService.Purge", [this](Caller caller, v1::PurgeRequest request) {
     return catalog_.purge(std::move(caller), std::move(request));
   });
+}
+
+void Services::add_usage() {
+  methods_.add_unary<v1::GetUsageRequest>(
+      "UsageService.Get", [this](SubjectRef subject, v1::GetUsageRequest request) {
+        return ready(catalog_.get_usage(reader(std::move(subject)), request));
+      });
 }
 
 void Services::add_access(const std::string& service, Kind kind) {

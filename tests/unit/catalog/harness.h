@@ -92,6 +92,8 @@ class Harness {
     return values;
   }
 
+  // What the catalog's clock shows from now on, in nanoseconds; not before it shows the system's.
+  void set_time(int64_t nanoseconds) { time_ = nanoseconds; }
   Catalog& catalog() { return *catalog_; }
   StoreAccess& store() { return *access_; }
   boost::asio::io_context& context() { return context_; }
@@ -149,6 +151,13 @@ class Harness {
     request.mutable_snapshots(0)->set_name(name);
     return run(catalog().create_snapshots(kRoot, request));
   }
+  // Bytes that are no zeros.
+  void write(const std::string& export_name, uint64_t offset, uint64_t length) {
+    const auto found = catalog().find_export(*kRoot.subject, export_name);
+    OBRAZ_CHECK(found);
+    const Status written = on_reactor<Status>([&] { return write_to(found->volume, offset, length); });
+    OBRAZ_CHECK(written);
+  }
   std::string disk_names() {
     std::string names;
     const auto disks = catalog().list_disks(kRoot, {});
@@ -177,6 +186,13 @@ class Harness {
   static Task<void> fulfil(Task<T> task, std::promise<T>& promise) {
     T value = co_await std::move(task);
     promise.set_value(std::move(value));
+  }
+  Task<Status> write_to(VolumeId id, uint64_t offset, uint64_t length) {
+    Result<Volume> volume = store_->open_volume(id);
+    OBRAZ_CHECK(volume);
+    const std::vector<std::byte> bytes(length, std::byte(1));
+    const Status status = co_await volume->write(offset, bytes);
+    co_return status;
   }
   // Only `meta` is flushed by a commit that writes no data.
   Task<bool> hold() {
@@ -230,7 +246,8 @@ class Harness {
     const bool opened = on_reactor([this] { return open(); });
     OBRAZ_CHECK(opened);
     access_.emplace(*store_, *bridge_);
-    catalog_.emplace(context_.get_executor(), *access_);
+    catalog_.emplace(context_.get_executor(), *access_,
+                     Clock([this] { return time_ ? time_ : Clock::system_now(); }));
     const auto loaded = run(catalog_->load());
     OBRAZ_CHECK(loaded);
   }
@@ -253,6 +270,7 @@ class Harness {
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_{context_.get_executor()};
   std::optional<StoreAccess> access_;
   std::optional<Catalog> catalog_;
+  int64_t time_ = 0;
 };
 
 }  // namespace obraz::test

@@ -41,13 +41,20 @@ class FakeTransfer final : public ImageTransfer {
   std::optional<v1::Layout> layout = v1::Layout();  // of every volume; none: it cannot be told
   bool wait_for_stop = false;                       // of copying: neither fail nor finish before
   std::atomic<int> content = 0;                     // of every volume, as its digest has it; -1: unreadable
-  std::string asked_sha256;                         // of the last source
+
+  std::string asked_sha256() {  // of the last source
+    const std::lock_guard lock(mutex_);
+    return asked_sha256_;
+  }
 
   Answer<std::unique_ptr<Source>> open(const SourceSpec& source, Progress& progress,
                                        std::stop_token) override {
     if (source.location == "/missing")
       return refuse(ErrorCode::not_found, "source", "there is no file /missing");
-    asked_sha256 = source.sha256;
+    {
+      const std::lock_guard lock(mutex_);
+      asked_sha256_ = source.sha256;
+    }
     if (!source.sha256.empty())
       progress.bytes_total = progress.bytes_done = 3 * size;  // a file that is longer than the disk in it
     return std::make_unique<FakeSource>(size);
@@ -71,6 +78,9 @@ class FakeTransfer final : public ImageTransfer {
   }
 
  private:
+  std::mutex mutex_;  // several jobs open their sources at once
+  std::string asked_sha256_;
+
   Answer<void> copy(Progress& progress, std::stop_token stop) {
     progress.bytes_total = size;
     progress.bytes_done = size / 2;

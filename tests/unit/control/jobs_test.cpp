@@ -240,7 +240,7 @@ TEST_F(JobsTest, TheSha256OfASourceIsCheckedFirst) {
   request.set_sha256(std::string(64, 'A'));
   ASSERT_TRUE(connection->call("ImageService.Import", request, operation));
   const auto seen = watch(operation.id());
-  EXPECT_EQ(harness.transfer.asked_sha256, std::string(64, 'a'));
+  EXPECT_EQ(harness.transfer.asked_sha256(), std::string(64, 'a'));
   ASSERT_EQ(seen.back().response().images_size(), 1);
   EXPECT_EQ(seen.back().response().images(0).source().sha256(), std::string(64, 'a'));
   EXPECT_EQ(seen.back().metadata().bytes_done(), 5 * limits::MiB);  // of the copy, not of the file

@@ -107,7 +107,7 @@ class ControlServerCommitTest : public ControlServerTest {
 
   // Begins them all while a commit is held, and lets it end when the store has all their changes. The commits
   // that this took, with the one that was held.
-  uint64_t commits_for(unsigned connections, unsigned per_client, const Begin& begin) {
+  uint64_t commits_for(unsigned connections, unsigned per_client, unsigned records_each, const Begin& begin) {
     const StoreStats before = harness.base.store_stats();
     harness.base.hold_commits();
     const auto first = harness.connect();
@@ -120,8 +120,7 @@ class ControlServerCommitTest : public ControlServerTest {
       for (unsigned k = 0; k < per_client; ++k)
         EXPECT_TRUE(begin(*clients.back(), "vm-" + std::to_string(i) + "-" + std::to_string(k)));
     }
-    // Each changes a volume, a resource and an operation.
-    EXPECT_TRUE(harness.base.wait_until_records(records + 3 * connections * per_client))
+    EXPECT_TRUE(harness.base.wait_until_records(records + records_each * connections * per_client))
         << "calls wait for the commit of another";
     EXPECT_EQ(harness.base.store_stats().commits, before.commits);
     harness.base.release_commits();
@@ -132,6 +131,8 @@ class ControlServerCommitTest : public ControlServerTest {
     }
     return harness.base.store_stats().commits - before.commits;
   }
+  // A volume, a resource and an operation; and usage.
+  static constexpr unsigned kRecordsOfCreate = 3, kRecordsOfDelete = 4;
   static client::Outcome<uint64_t> create(client::Connection& connection, const std::string& name) {
     v1::CreateDiskRequest request;
     request.set_name(name);
@@ -150,13 +151,13 @@ class ControlServerCommitTest : public ControlServerTest {
 };
 
 TEST_F(ControlServerCommitTest, CallsOfOneConnectionShareACommit) {
-  EXPECT_EQ(commits_for(1, limits::kMaxControlInFlight, create), 2u);
-  EXPECT_EQ(commits_for(1, limits::kMaxControlInFlight, remove), 2u);
+  EXPECT_EQ(commits_for(1, limits::kMaxControlInFlight, kRecordsOfCreate, create), 2u);
+  EXPECT_EQ(commits_for(1, limits::kMaxControlInFlight, kRecordsOfDelete, remove), 2u);
 }
 
 TEST_F(ControlServerCommitTest, CallsOfSeveralConnectionsShareACommit) {
-  EXPECT_EQ(commits_for(4, 16, create), 2u);
-  EXPECT_EQ(commits_for(4, 16, remove), 2u);
+  EXPECT_EQ(commits_for(4, 16, kRecordsOfCreate, create), 2u);
+  EXPECT_EQ(commits_for(4, 16, kRecordsOfDelete, remove), 2u);
 }
 
 TEST_F(ControlServerTest, AClientThatLeavesInTheMiddleHurtsNobody) {
@@ -231,7 +232,8 @@ TEST_F(ControlServerTest, EveryMethodOfTheProtocolIsThere) {
        {v1::GetImageRequest::descriptor()->file(), v1::GetDiskRequest::descriptor()->file(),
         v1::GetSnapshotRequest::descriptor()->file(), v1::GetOperationRequest::descriptor()->file(),
         v1::DiffRequest::descriptor()->file(), v1::GetFolderRequest::descriptor()->file(),
-        v1::GetStatusRequest::descriptor()->file(), v1::ListTrashRequest::descriptor()->file()}) {
+        v1::GetStatusRequest::descriptor()->file(), v1::ListTrashRequest::descriptor()->file(),
+        v1::GetUsageRequest::descriptor()->file()}) {
     for (int i = 0; i < file->service_count(); ++i) {
       for (int k = 0; k < file->service(i)->method_count(); ++k)
         declared.insert(file->service(i)->name() + "." + file->service(i)->method(k)->name());
