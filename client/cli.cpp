@@ -2,23 +2,29 @@
 
 #include <fmt/core.h>
 #include <google/protobuf/stubs/logging.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <functional>
 #include <numeric>
+#include <optional>
 #include <string_view>
 
 #include "base/duration.h"
 #include "base/size.h"
 #include "client/commands.h"
+#include "client/completion.h"
+#include "client/manual.h"
 #include "client/output.h"
+#include "man_page.h"
 #include "proto/text.h"
 
 namespace obraz::client {
 namespace {
 
 constexpr int kWrongCommandLine = 2;
+constexpr unsigned kCompletionSeconds = 3;  // nobody waits longer for a word
 
 // The tree of commands. It fills arguments_ and chooses one member of Commands.
 class CommandLine {
@@ -27,11 +33,14 @@ class CommandLine {
     app_.require_subcommand(1);
     app_.add_option("--control", arguments_.control,
                     "the daemon's control socket (default: $OBRAZ_CONTROL, "
-                    "./obraz-data/control.sock, /run/obraz/control.sock)");
+                    "./obraz-data/control.sock, /run/obraz/control.sock)")
+        ->type_name("PATH");
     app_.add_flag("--json", arguments_.json, "print one JSON document");
     app_.add_flag("-q,--quiet", arguments_.quiet, "print ids only, a line each, and no progress")
         ->excludes("--json");
-    app_.add_option("--folder", arguments_.folder, "the folder to work in")->default_str("default");
+    folder_ = app_.add_option("--folder", arguments_.folder, "the folder to work in")
+                  ->type_name("FOLDER")
+                  ->default_str("default");
     add_images();
     add_disks();
     add_snapshots();
@@ -39,6 +48,7 @@ class CommandLine {
     add_trash();
     add_access();
     add_others();
+    add_documentation_flags(app_, kManual);
   }
 
   CLI::App& app() { return app_; }
@@ -80,7 +90,8 @@ class CommandLine {
   }
   // What every command that makes or changes a resource takes, but for the name.
   CLI::Option* description(CLI::App* leaf) {
-    return leaf->add_option("--description", arguments_.description, "at most 256 characters");
+    return leaf->add_option("--description", arguments_.description, "at most 256 characters")
+        ->type_name("TEXT");
   }
   CLI::Option* labels(CLI::App* leaf) {
     return leaf
@@ -114,7 +125,9 @@ class CommandLine {
     return {{leaf->add_option("--os", arguments_.os, "the operating system on it")
                  ->check(CLI::IsMember({"linux", "windows"})),
              "os"},
-            {leaf->add_option("--product-id", arguments_.product_ids, "may repeat")->allow_extra_args(false),
+            {leaf->add_option("--product-id", arguments_.product_ids, "may repeat")
+                 ->allow_extra_args(false)
+                 ->type_name("ID"),
              "product_ids"},
             {leaf->add_option("--hardware-generation", arguments_.generation, "legacy: BIOS; 2: UEFI")
                  ->check(CLI::IsMember({"legacy", "2"})),
@@ -122,7 +135,8 @@ class CommandLine {
   }
   // What an update takes. Options that were given are the fields that change.
   void updates(CLI::App* leaf, Fields fields, Action action) {
-    fields.emplace_back(leaf->add_option("--name", arguments_.set_name, "another name"), "name");
+    fields.emplace_back(leaf->add_option("--name", arguments_.set_name, "another name")->type_name("NAME"),
+                        "name");
     fields.emplace_back(description(leaf), "description");
     fields.emplace_back(labels(leaf)->description("all of them anew; may repeat"), "labels");
     fields.emplace_back(leaf->add_flag("--no-labels")->description("takes all labels away"), "labels");
@@ -140,7 +154,8 @@ class CommandLine {
   Fields quotas(CLI::App* leaf) {
     const auto count = [&](const char* name, int64_t& into, const char* what) {
       return leaf->add_option(name, into, std::string("at most so many ") + what + "; 0: no limit")
-          ->check(CLI::NonNegativeNumber);
+          ->check(CLI::NonNegativeNumber)
+          ->type_name("COUNT");
     };
     return {{count("--quota-images", arguments_.quota_images, "images"), "quota.images"},
             {count("--quota-disks", arguments_.quota_disks, "disks"), "quota.disks"},
@@ -151,23 +166,29 @@ class CommandLine {
   }
   void from_folder(CLI::App* leaf) {
     leaf->add_option("--from-folder", arguments_.source_folder,
-                     "the folder of what it is made from (default: the same)");
+                     "the folder of what it is made from (default: the same)")
+        ->type_name("FOLDER");
   }
   // What every list takes.
   CLI::App* listing(CLI::App* parent, const std::string& description, Action action) {
     CLI::App* list = leaf(parent, "list", description, action);
     list->add_option("--filter", arguments_.filter,
-                     "only what it holds for, such as 'status = READY AND labels.env IN (dev, test)'");
+                     "only what it holds for, such as 'status = READY AND labels.env IN (dev, test)'")
+        ->type_name("FILTER");
     list->add_option("--order-by", arguments_.order_by,
-                     "such as 'created_at desc'; of name, created_at and id (default: name)");
+                     "such as 'created_at desc'; of name, created_at and id (default: name)")
+        ->type_name("ORDER");
     return list;
   }
   void changes(CLI::App* leaf) {
     leaf->add_option("--idempotency-key", arguments_.idempotency_key,
-                     "the same key and command again answer the same operation");
+                     "the same key and command again answer the same operation")
+        ->type_name("KEY");
   }
   void named(CLI::App* leaf) {
-    leaf->add_option("--name", arguments_.name, "1-63 characters: a-z, 0-9, - and _")->required();
+    leaf->add_option("--name", arguments_.name, "1-63 characters: a-z, 0-9, - and _")
+        ->required()
+        ->type_name("NAME");
     describe(leaf);
   }
   CLI::Option* trash_window(CLI::App* leaf) {
@@ -193,7 +214,8 @@ class CommandLine {
                    "answer the operation at once instead of waiting for its end");
   }
   void describe_image(CLI::App* leaf) {
-    leaf->add_option("--family", arguments_.family, "the family whose newest image this becomes");
+    leaf->add_option("--family", arguments_.family, "the family whose newest image this becomes")
+        ->type_name("FAMILY");
     describe_system(leaf);
     size(leaf, "--min-disk-size", arguments_.min_disk_size, "the smallest disk to be made from it");
     may_be_async(leaf);
@@ -215,16 +237,17 @@ class CommandLine {
     named(create);
     describe_image(create);
     CLI::App* source = create->add_option_group("source");
-    source->add_option("--from-disk", arguments_.from_disk, "a disk");
-    source->add_option("--from-snapshot", arguments_.from_snapshot, "a snapshot");
-    source->add_option("--from-image", arguments_.from_image, "an image");
+    source->add_option("--from-disk", arguments_.from_disk, "a disk")->type_name("DISK");
+    source->add_option("--from-snapshot", arguments_.from_snapshot, "a snapshot")->type_name("SNAPSHOT");
+    source->add_option("--from-image", arguments_.from_image, "an image")->type_name("IMAGE");
     source->require_option(1);
     from_folder(create);
     listing(images, "list the images of the folder", &Commands::image_list);
     target(leaf(images, "get", "show one image", &Commands::image_get), "IMAGE", "its name or id");
     leaf(images, "latest", "show the newest image of a family", &Commands::image_latest)
         ->add_option("--family", arguments_.family, "the family")
-        ->required();
+        ->required()
+        ->type_name("FAMILY");
     CLI::App* remove =
         leaf(images, "delete", "delete an image; disks made from it stay", &Commands::image_delete);
     target(remove, "IMAGE", "its name or id");
@@ -232,8 +255,9 @@ class CommandLine {
     CLI::App* update = leaf(images, "update", "change what an image says of itself", &Commands::image_update);
     target(update, "IMAGE", "its name or id");
     Fields fields = describe_system(update);
-    fields.emplace_back(update->add_option("--family", arguments_.family, "another family; empty: none"),
-                        "family");
+    fields.emplace_back(
+        update->add_option("--family", arguments_.family, "another family; empty: none")->type_name("FAMILY"),
+        "family");
     fields.emplace_back(
         size(update, "--min-disk-size", arguments_.min_disk_size, "the smallest disk to be made from it"),
         "min_disk_size");
@@ -248,7 +272,8 @@ class CommandLine {
       changes(mark);
     }
     for (CLI::App* mark : {deprecate, obsolete})
-      mark->add_option("--replacement", arguments_.replacement, "the image to use instead");
+      mark->add_option("--replacement", arguments_.replacement, "the image to use instead")
+          ->type_name("IMAGE");
     CLI::App* share = leaf(images, "share", "let everybody make disks from an image, or nobody else any more",
                            &Commands::image_share);
     target(share, "IMAGE", "its name or id");
@@ -279,9 +304,9 @@ class CommandLine {
     CLI::Option* bytes =
         size(create, "--size", arguments_.size, "rounded up to 4M (default: what the source needs)");
     CLI::App* source = create->add_option_group("source");
-    source->add_option("--image", arguments_.image, "an image");
-    source->add_option("--family", arguments_.family, "the newest image of a family");
-    source->add_option("--snapshot", arguments_.snapshot, "a snapshot");
+    source->add_option("--image", arguments_.image, "an image")->type_name("IMAGE");
+    source->add_option("--family", arguments_.family, "the newest image of a family")->type_name("FAMILY");
+    source->add_option("--snapshot", arguments_.snapshot, "a snapshot")->type_name("SNAPSHOT");
     source->require_option(0, 1);
     from_folder(create);
     describe_system(create);
@@ -303,7 +328,9 @@ class CommandLine {
     CLI::App* revert = leaf(disks, "revert", "make a disk what it was when a snapshot of it was made",
                             &Commands::disk_revert);
     target(revert, "DISK", "its name or id");
-    revert->add_option("--snapshot", arguments_.snapshot, "one of the disk's snapshots")->required();
+    revert->add_option("--snapshot", arguments_.snapshot, "one of the disk's snapshots")
+        ->required()
+        ->type_name("SNAPSHOT");
     changes(revert);
     CLI::App* remove = leaf(disks, "delete", "delete a disk; its snapshots stay", &Commands::disk_delete);
     target(remove, "DISK", "its name or id");
@@ -324,8 +351,12 @@ class CommandLine {
              &Commands::snapshot_create);
     create->add_option("--name", arguments_.names, "one for each --disk, in the same order")
         ->required()
-        ->allow_extra_args(false);
-    create->add_option("--disk", arguments_.disks, "a disk; may repeat")->required()->allow_extra_args(false);
+        ->allow_extra_args(false)
+        ->type_name("NAME");
+    create->add_option("--disk", arguments_.disks, "a disk; may repeat")
+        ->required()
+        ->allow_extra_args(false)
+        ->type_name("DISK");
     describe(create);
     may_be_async(create);
     create->callback([this] {
@@ -348,8 +379,7 @@ class CommandLine {
   void add_folders() {
     CLI::App* folders = group("folder", "folders: what resources live in");
     CLI::App* create = leaf(folders, "create", "make a folder", &Commands::folder_create);
-    target(create, "NAME", "1-63 characters: a-z, 0-9, - and _");
-    describe(create);
+    named(create);
     quotas(create);
     trash_window(create);
     listing(folders, "list the folders", &Commands::folder_list);
@@ -369,7 +399,7 @@ class CommandLine {
     CLI::App* trash = group("trash", "trash: what was deleted in a folder that keeps it for a while");
     leaf(trash, "list", "list what can be had back, the last deleted first", &Commands::trash_list);
     CLI::App* restore = leaf(trash, "restore", "have something back as it was", &Commands::trash_restore);
-    restore->add_option("--name", arguments_.name, "another name for it");
+    restore->add_option("--name", arguments_.name, "another name for it")->type_name("NAME");
     CLI::App* purge =
         leaf(trash, "purge", "delete something for good, before its time", &Commands::trash_purge);
     for (CLI::App* change : {restore, purge}) {
@@ -378,45 +408,59 @@ class CommandLine {
     }
   }
 
+  // Of the commands on access: what they are about.
+  CLI::App* about(CLI::App* access, const char* name, const char* description, Action action) {
+    CLI::App* leaf = this->leaf(access, name, description, action);
+    CLI::App* resource = leaf->add_option_group("resource");
+    resource->add_option("--image", arguments_.image, "of an image")->type_name("IMAGE");
+    resource->add_option("--disk", arguments_.disk, "of a disk")->type_name("DISK");
+    resource->add_option("--snapshot", arguments_.snapshot, "of a snapshot")->type_name("SNAPSHOT");
+    resource->require_option(0, 1);
+    leaf->callback([this, resource, action] {
+      if (resource->count_all() == 0 && folder_->count() == 0)
+        throw CLI::RequiredError("one of --folder, --image, --disk and --snapshot");
+      action_ = action;
+    });
+    return leaf;
+  }
   void add_access() {
-    CLI::App* access = group("access", "access: who may do what");
-    const auto about = [this](CLI::App* leaf) {
-      target(leaf, "RESOURCE",
-             "image/NAME, disk/NAME, snapshot/NAME or folder/NAME; an id may stand for a name");
-    };
-    about(leaf(access, "list", "show the bindings of a resource", &Commands::access_list));
+    CLI::App* access = group(
+        "access", "access: who may do what with a folder (--folder) or an image, disk or snapshot of it");
+    about(access, "list", "show the bindings of a resource", &Commands::access_list);
     CLI::App* set =
-        leaf(access, "set", "put other bindings in place of all those there are", &Commands::access_set);
-    about(set);
+        about(access, "set", "put other bindings in place of all those there are", &Commands::access_set);
     set->add_option("--bind", arguments_.bindings, "may repeat; none: takes all away")
         ->type_name("ROLE=SUBJECT")
         ->allow_extra_args(false);
     changes(set);
-    CLI::App* grant = leaf(access, "grant", "give a role on a resource", &Commands::access_grant);
-    CLI::App* revoke = leaf(access, "revoke", "take a role on a resource away", &Commands::access_revoke);
-    for (CLI::App* change : {grant, revoke}) {
-      about(change);
+    const auto delta = [&](const char* name, const char* description, Action action) {
+      CLI::App* change = about(access, name, description, action);
       change->add_option("--role", arguments_.role, "see, use images, change, or all of it")
           ->required()
           ->check(CLI::IsMember({"viewer", "images.user", "editor", "admin"}));
       change
-          ->add_option("--to", arguments_.subjects,
+          ->add_option("--subject", arguments_.subjects,
                        "user:NAME, group:NAME or allAuthenticatedUsers; may repeat")
           ->required()
+          ->type_name("SUBJECT")
           ->allow_extra_args(false);
       changes(change);
-    }
-    revoke->get_option("--to")->description("user:NAME, group:NAME or allAuthenticatedUsers; may repeat");
+    };
+    delta("grant", "give a role on a resource", &Commands::access_grant);
+    delta("revoke", "take a role on a resource away", &Commands::access_revoke);
   }
 
   void add_others() {
     CLI::App* diff = leaf(&app_, "diff", "show the ranges in which two volumes differ", &Commands::diff);
-    target(diff, "A", "disk/NAME, snapshot/NAME, image/NAME, or an id");
+    target(diff, "A", "a name, disk/NAME, snapshot/NAME, image/NAME, or an id");
     diff->add_option("B", arguments_.other, "the same")->required();
     leaf(&app_, "space", "show how many bytes deleting volumes would give back, each alone and all together",
          &Commands::space)
-        ->add_option("VOLUME", arguments_.volumes, "disk/NAME, snapshot/NAME, image/NAME, or an id; several")
+        ->add_option("VOLUME", arguments_.volumes,
+                     "a name, disk/NAME, snapshot/NAME, image/NAME, or an id; several")
         ->required();
+    leaf(&app_, "tree", "show what was made of what, and the bytes of each alone and shared",
+         &Commands::tree);
     CLI::App* usage =
         leaf(&app_, "usage", "show for how many hours resources of each folder were there, and how large",
              &Commands::usage);
@@ -433,9 +477,15 @@ class CommandLine {
                 &Commands::operation_cancel),
            "OPERATION", "its id");
     leaf(&app_, "status", "show the store, its space, sessions and health", &Commands::status);
+    leaf(&app_, "completion", "print what a shell reads to complete the words of obraz",
+         &Commands::completion)
+        ->add_option("SHELL", arguments_.target, "the shell")
+        ->required()
+        ->check(CLI::IsMember({"bash", "fish", "zsh"}));
   }
 
   CLI::App app_{"obraz, the client of the block storage daemon obrazd", "obraz"};
+  CLI::Option* folder_ = nullptr;
   Arguments arguments_;
   Action action_ = nullptr;
 };
@@ -471,14 +521,28 @@ std::string nearest(const CLI::App& app, const std::string& word) {
   };
   if (word.starts_with("--")) {
     for (; at; at = at->get_parent())
-      for (const CLI::Option* option : at->get_options())
+      for (const CLI::Option* option : options_of(*at))
         for (const std::string& name : option->get_lnames())
           consider("--" + name);
   } else {
-    for (const CLI::App* command : at->get_subcommands([](const CLI::App*) { return true; }))
+    for (const CLI::App* command : commands_of(*at))
       consider(command->get_name());
   }
   return best;
+}
+
+int complete_words(const std::vector<std::string>& words) {
+  ::alarm(kCompletionSeconds);
+  CommandLine line;
+  std::optional<Commands> commands;
+  const auto names_of = [&](const std::string& metavariable, const CompletionContext& context) {
+    Arguments arguments;
+    arguments.control = context.control;
+    arguments.folder = context.folder;
+    return commands.emplace(std::move(arguments)).names_of(metavariable);
+  };
+  fmt::print("{}", completion_lines(complete(line.app(), words, names_of)));
+  return 0;
 }
 
 v1::Error wrong(std::string message) {
@@ -492,6 +556,8 @@ v1::Error wrong(std::string message) {
 
 int run(int argc, char** argv) {
   google::protobuf::SetLogHandler(nullptr);  // what does not decode is told in our own words
+  if (argc > 1 && argv[1] == std::string_view(kCompleteCommand))
+    return complete_words({argv + 2, argv + argc});
   bool json = false;
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "client/attach.h"
+#include "client/completion.h"
 #include "client/connection.h"
 #include "obraz/v1/access.pb.h"
 #include "obraz/v1/disk_service.pb.h"
@@ -17,6 +18,7 @@
 #include "obraz/v1/image_service.pb.h"
 #include "obraz/v1/snapshot_service.pb.h"
 #include "obraz/v1/trash_service.pb.h"
+#include "obraz/v1/tree.pb.h"
 #include "obraz/v1/usage_service.pb.h"
 
 namespace obraz::client {
@@ -36,7 +38,7 @@ struct Arguments {
   std::vector<std::string> given;  // fields that update was given options for
   bool protect = false;            // --delete-protection
   int64_t quota_images = 0, quota_disks = 0, quota_snapshots = 0, quota_bytes = 0;
-  std::string image, snapshot, from_disk, from_snapshot, from_image, consumer, idempotency_key;
+  std::string image, disk, snapshot, from_disk, from_snapshot, from_image, consumer, idempotency_key;
   int64_t size = 0, min_disk_size = 0;  // bytes; 0: not given
   std::string from_month, to_month;     // usage
   int64_t trash_seconds = 0;            // --trash
@@ -94,11 +96,16 @@ class Commands {
   int access_revoke();
   int diff();
   int space();
+  int tree();
+  int completion();
   int operation_list();
   int operation_get();
   int operation_watch();
   int operation_cancel();
   int status();
+
+  // The names that there are for a metavariable of the command line, as far as the daemon tells.
+  std::vector<Candidate> names_of(const std::string& metavariable);
 
  private:
   Outcome<Connection*> connect();
@@ -120,19 +127,33 @@ class Commands {
   int mark_image(v1::Deprecation::State state, const char* done);
   template <typename Resource, typename Request>
   int get(const std::string& method, const Request& request);
+  // All pages in one.
+  template <typename Request, typename Response, typename Members>
+  Outcome<Response> collect(const std::string& method, Request request, Members members);
   template <typename Request, typename Response, typename Members>
   int list(const std::string& method, Request request, Members members);
   template <typename Resource, typename Request, typename Members>
   int change(const std::string& method, Request request, const char* verb, Members members);
+  // `what` was asked about; `done` is what became of it.
   template <typename Request>
-  int act(const std::string& method, Request request, const char* done);
+  int act(const std::string& method, Request request, const std::string& what, const char* done);
+  template <typename Request>
+  int act(const std::string& method, Request request, const char* done) {
+    return act(method, std::move(request), arguments_.target, done);
+  }
 
   // The operation once it has ended, with what there is to see meanwhile.
   Outcome<v1::Operation> await(v1::Operation operation);
   template <typename Request>
   Outcome<v1::Operation> operate(const std::string& method, Request request);
-  // The service of the resource that the command is about, and its name or id.
-  Outcome<std::pair<std::string, std::string>> access_target() const;
+  // What a command on access is about.
+  struct AccessTarget {
+    std::string service, resource;  // the resource: its name or id
+    std::string title;              // image/debian
+  };
+  AccessTarget access_target() const;
+  template <typename Request>
+  Request access_request() const;
   int change_access(v1::AccessBindingDelta::Action action);
   int print_operation(const v1::Operation& operation) const;
   // Of the disk that the command is about.
@@ -142,7 +163,7 @@ class Commands {
     GuestNeeds needs;
   };
   Outcome<Export> find_export();
-  std::string in_folder(const std::string& name) const;
+  Outcome<std::vector<v1::TreeVolume>> volumes();
 
   const Arguments arguments_;
   std::unique_ptr<Connection> connection_;

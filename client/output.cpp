@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
+#include <ranges>
 
 #include "base/duration.h"
 #include "base/size.h"
@@ -11,15 +13,6 @@
 
 namespace obraz::client {
 namespace {
-
-// Columns a text takes: one per character, good enough for what names and paths hold.
-size_t width_of(std::string_view text) {
-  return size_t(std::ranges::count_if(text, [](char c) { return (c & 0xc0) != 0x80; }));
-}
-
-std::string padded(const std::string& text, size_t width) {
-  return text + std::string(width - std::min(width, width_of(text)), ' ');
-}
 
 std::string size_text(int64_t bytes) {
   return format_size(uint64_t(std::max<int64_t>(bytes, 0)));
@@ -139,38 +132,91 @@ std::string quota_text(int64_t used, int64_t most) {
   return most == 0 ? fmt::to_string(used) : fmt::format("{} of {}", used, most);
 }
 
-std::string with(std::vector<Row> rows, std::vector<Row> more) {
+std::vector<Row> with(std::vector<Row> rows, std::vector<Row> more) {
   rows.insert(rows.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
-  return fields(rows);
+  return rows;
 }
 
-}  // namespace
+constexpr size_t kGap = 2;         // columns between two cells
+constexpr size_t kLeastShown = 8;  // of a column that is shortened
 
-std::string table(const std::vector<Row>& rows) {
+std::vector<size_t> column_widths(const std::vector<Row>& rows) {
   std::vector<size_t> widths;
   for (const Row& row : rows) {
     widths.resize(std::max(widths.size(), row.size()));
     for (size_t i = 0; i < row.size(); ++i)
       widths[i] = std::max(widths[i], width_of(row[i]));
   }
-  std::string text;
-  for (const Row& row : rows) {
-    std::string line;
-    for (size_t i = 0; i < row.size(); ++i)
-      line += i + 1 == row.size() ? row[i] : padded(row[i], widths[i] + 2);
-    line.erase(line.find_last_not_of(' ') + 1);
-    text += line + "\n";
+  return widths;
+}
+
+// Takes from the widest column that may be shortened, again and again, until the line fits or nothing can
+// give.
+void fit(std::vector<size_t>& widths, const Row& heading, size_t columns) {
+  const auto least = [&](size_t i) {
+    return heading[i] == "ID" ? widths[i] : std::max(kLeastShown, width_of(heading[i]));
+  };
+  size_t line = kGap * (widths.size() - 1);
+  for (const size_t width : widths)
+    line += width;
+  while (line > columns) {
+    size_t widest = widths.size();
+    for (size_t i = 0; i < widths.size() && i < heading.size(); ++i)
+      if (widths[i] > least(i) && (widest == widths.size() || widths[i] > widths[widest]))
+        widest = i;
+    if (widest == widths.size())
+      return;
+    --widths[widest];
+    --line;
   }
+}
+
+std::string line_of(const Row& row, const std::vector<size_t>& widths, const Style& style,
+                    const std::function<Colour(size_t)>& colour) {
+  std::string line;
+  for (size_t i = 0; i < row.size(); ++i) {
+    const std::string cell = shortened(row[i], std::max<size_t>(widths[i], 1));
+    line += coloured(cell, colour(i), style);
+    if (i + 1 < row.size())
+      line += std::string(widths[i] + kGap - width_of(cell), ' ');
+  }
+  line.erase(line.find_last_not_of(' ') + 1);
+  return line + "\n";
+}
+
+}  // namespace
+
+std::string table(const std::vector<Row>& rows, const Style& style) {
+  if (rows.empty())
+    return {};
+  std::vector<size_t> widths = column_widths(rows);
+  const Row& heading = rows.front();
+  if (style.columns > 0)
+    fit(widths, heading, style.columns);
+  std::string text = line_of(heading, widths, style, [](size_t) { return Colour::bold; });
+  for (const Row& row : rows | std::views::drop(1))
+    text += line_of(row, widths, style, [&](size_t i) {
+      const bool is_state = i < heading.size() && (heading[i] == "STATUS" || heading[i] == "STATE");
+      return is_state ? colour_of_state(row[i]) : Colour::none;
+    });
   return text;
 }
 
-std::string fields(const std::vector<Row>& rows) {
+std::string fields(const std::vector<Row>& rows, const Style& style) {
   std::vector<Row> shown;
   for (const Row& row : rows) {
     if (!row[1].empty())
       shown.push_back({row[0] + ":", row[1]});
   }
-  return table(shown);
+  const std::vector<size_t> widths = column_widths(shown);
+  std::string text;
+  for (const Row& row : shown) {
+    const bool is_state =
+        row[0] == "status:" || row[0] == "state:" || row[0] == "health:" || row[0] == "deprecation:";
+    text += line_of(row, widths, style,
+                    [&](size_t i) { return is_state && i == 1 ? colour_of_state(row[i]) : Colour::none; });
+  }
+  return text;
 }
 
 std::string short_time(const google::protobuf::Timestamp& time) {
@@ -264,7 +310,7 @@ Row row(const v1::Operation& operation) {
           operation.description()};
 }
 
-std::string details(const v1::Image& image) {
+std::vector<Row> details(const v1::Image& image) {
   std::vector<Row> more = {{"family", image.family()},
                            {"deprecation", deprecation_text(image.deprecation())},
                            {"size", size_and_bytes(image.size())},
@@ -278,7 +324,7 @@ std::string details(const v1::Image& image) {
   return with(common(image), std::move(more));
 }
 
-std::string details(const v1::Disk& disk) {
+std::vector<Row> details(const v1::Disk& disk) {
   std::string source;
   if (disk.source_case() == v1::Disk::kSourceImageId)
     source = "image " + disk.source_image_id();
@@ -293,7 +339,7 @@ std::string details(const v1::Disk& disk) {
   return with(common(disk), std::move(more));
 }
 
-std::string details(const v1::Snapshot& snapshot) {
+std::vector<Row> details(const v1::Snapshot& snapshot) {
   std::vector<Row> more = {{"disk", snapshot.source_disk_id()},
                            {"size", size_and_bytes(snapshot.disk_size())},
                            {"held alone", size_and_bytes(snapshot.storage_size())}};
@@ -313,7 +359,7 @@ Row row(const v1::Folder& folder) {
           quota_text(used.snapshots(), quota.snapshots()),
           size_text(used.bytes()) + (quota.bytes() == 0 ? "" : " of " + size_text(quota.bytes()))};
 }
-std::string details(const v1::Folder& folder) {
+std::vector<Row> details(const v1::Folder& folder) {
   const Row shown = row(folder);
   return with(common(folder), {{"images", shown[2]},
                                {"disks", shown[3]},
@@ -325,7 +371,7 @@ std::string details(const v1::Folder& folder) {
                                                            format_duration(folder.trash_seconds()))}});
 }
 
-std::string details(const v1::Operation& operation) {
+std::vector<Row> details(const v1::Operation& operation) {
   const v1::OperationMetadata& metadata = operation.metadata();
   std::string resources;
   for (const std::string& id : metadata.resource_ids())
@@ -333,17 +379,17 @@ std::string details(const v1::Operation& operation) {
   std::string progress;
   if (metadata.bytes_total() > 0)
     progress = fmt::format("{} of {}", size_text(metadata.bytes_done()), size_text(metadata.bytes_total()));
-  return fields({{"id", operation.id()},
-                 {"description", operation.description()},
-                 {"state", state_of(operation)},
-                 {"error", operation.error().message()},
-                 {"progress", progress},
-                 {"resources", resources},
-                 {"created", short_time(operation.created_at()) + " UTC by " + operation.created_by()},
-                 {"modified", short_time(operation.modified_at()) + " UTC"}});
+  return {{"id", operation.id()},
+          {"description", operation.description()},
+          {"state", state_of(operation)},
+          {"error", operation.error().message()},
+          {"progress", progress},
+          {"resources", resources},
+          {"created", short_time(operation.created_at()) + " UTC by " + operation.created_by()},
+          {"modified", short_time(operation.modified_at()) + " UTC"}};
 }
 
-std::string details(const v1::DaemonStatus& status) {
+std::vector<Row> details(const v1::DaemonStatus& status) {
   const v1::SpaceStatus& space = status.space();
   const v1::ResourceCounts& counts = status.resources();
   const v1::LoadStatus& load = status.load();
@@ -356,47 +402,46 @@ std::string details(const v1::DaemonStatus& status) {
   for (const v1::DataDamage& place : integrity.damage())
     damage += fmt::format("{}{}: {} bytes at offset {}", damage.empty() ? "" : ", ", place.resource(),
                           place.length_bytes(), place.offset());
-  return fields(
-      {{"health", status.health() + (status.health_reason().empty() ? "" : ": " + status.health_reason())},
-       {"store", status.store_path()},
-       {"space", fmt::format("{} of {} used, {} of that shared, {} being given back",
-                             size_text(space.used_bytes()), size_text(space.total_bytes()),
-                             size_text(space.shared_bytes()), size_text(space.reclaimable_bytes()))},
-       {"metadata", fmt::format("{} of {} used", size_text(space.metadata_used_bytes()),
-                                size_text(space.metadata_total_bytes()))},
-       {"checksums", fmt::format("{} of snapshots and images, {} waiting; {} scrubbed in {} whole passes",
-                                 size_text(integrity.checksummed_bytes()), integrity.volumes_waiting(),
-                                 size_text(integrity.scrubbed_bytes()), integrity.scrub_passes())},
-       {"damage", damage},
-       {"stuck",
-        integrity.stuck_blocks() == 0
-            ? ""
-            : fmt::format("{} blocks of data that the device does not take, in memory and in the journal",
-                          integrity.stuck_blocks())},
-       {"clone cache", cache.size_bytes() == 0
-                           ? "off"
-                           : fmt::format("{} of {} used, {} blocks read from it, {} not there",
-                                         size_text(cache.used_bytes()), size_text(cache.size_bytes()),
-                                         cache.hits(), cache.misses())},
-       {"resources",
-        fmt::format("{} images, {} disks, {} snapshots{}", counts.images(), counts.disks(),
-                    counts.snapshots(),
-                    counts.trashed() == 0 ? "" : fmt::format(", {} more in the trash", counts.trashed()))},
-       {"operations", fmt::format("{} running", counts.running_operations())},
-       {"sessions", fmt::to_string(status.sessions())},
-       {"load",
-        fmt::format("{} requests in flight, {} of {} for payloads used, {} clients, {} descriptors open",
-                    load.nbd_requests(), size_text(load.buffer_used_bytes()),
-                    size_text(load.buffer_total_bytes()), load.nbd_clients(), load.open_descriptors())},
-       {"nbd", nbd},
-       {"version", status.version()}});
+  return {
+      {"health", status.health() + (status.health_reason().empty() ? "" : ": " + status.health_reason())},
+      {"store", status.store_path()},
+      {"space", fmt::format("{} of {} used, {} of that shared, {} being given back",
+                            size_text(space.used_bytes()), size_text(space.total_bytes()),
+                            size_text(space.shared_bytes()), size_text(space.reclaimable_bytes()))},
+      {"metadata", fmt::format("{} of {} used", size_text(space.metadata_used_bytes()),
+                               size_text(space.metadata_total_bytes()))},
+      {"checksums", fmt::format("{} of snapshots and images, {} waiting; {} scrubbed in {} whole passes",
+                                size_text(integrity.checksummed_bytes()), integrity.volumes_waiting(),
+                                size_text(integrity.scrubbed_bytes()), integrity.scrub_passes())},
+      {"damage", damage},
+      {"stuck",
+       integrity.stuck_blocks() == 0
+           ? ""
+           : fmt::format("{} blocks of data that the device does not take, in memory and in the journal",
+                         integrity.stuck_blocks())},
+      {"clone cache",
+       cache.size_bytes() == 0
+           ? "off"
+           : fmt::format("{} of {} used, {} blocks read from it, {} not there", size_text(cache.used_bytes()),
+                         size_text(cache.size_bytes()), cache.hits(), cache.misses())},
+      {"resources",
+       fmt::format("{} images, {} disks, {} snapshots{}", counts.images(), counts.disks(), counts.snapshots(),
+                   counts.trashed() == 0 ? "" : fmt::format(", {} more in the trash", counts.trashed()))},
+      {"operations", fmt::format("{} running", counts.running_operations())},
+      {"sessions", fmt::to_string(status.sessions())},
+      {"load",
+       fmt::format("{} requests in flight, {} of {} for payloads used, {} clients, {} descriptors open",
+                   load.nbd_requests(), size_text(load.buffer_used_bytes()),
+                   size_text(load.buffer_total_bytes()), load.nbd_clients(), load.open_descriptors())},
+      {"nbd", nbd},
+      {"version", status.version()}};
 }
 
 void print_refusal(const v1::Error& error, bool json) {
   if (json)
     fmt::print(stderr, "{{\n  \"error\": {}\n}}\n", to_json(error, 1));
   else
-    fmt::print(stderr, "obraz: {}\n", error.message());
+    fmt::print(stderr, "{} {}\n", coloured("obraz:", Colour::red, style_of(stderr)), error.message());
 }
 
 }  // namespace obraz::client

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "client/style.h"
 #include "obraz/v1/access.pb.h"
 #include "obraz/v1/disk.pb.h"
 #include "obraz/v1/error.pb.h"
@@ -23,11 +24,11 @@ namespace obraz::client {
 
 using Row = std::vector<std::string>;
 
-// Columns as wide as their widest cell, two spaces between; the first row is the heading. Nothing but it when
-// empty.
-std::string table(const std::vector<Row>& rows);
+// Columns as wide as their widest cell, two spaces between; the first row is the heading. Where that is too
+// wide for the style, the widest columns are shortened, but for ids, and none below its heading.
+std::string table(const std::vector<Row>& rows, const Style& style = {});
 // "key:   value" lines; fields with an empty value are left out.
-std::string fields(const std::vector<Row>& rows);
+std::string fields(const std::vector<Row>& rows, const Style& style = {});
 
 std::string short_time(const google::protobuf::Timestamp& time);  // "2024-05-06 07:08:09", UTC
 std::string short_duration(int64_t seconds);                      // "0:05", "1:02:03"
@@ -49,12 +50,12 @@ Row row(const v1::AccessBinding& binding);
 Row row(const v1::TrashedResource& resource);
 Row row(const v1::UsageRow& usage);
 Row row(const v1::Operation& operation);
-std::string details(const v1::Image& image);
-std::string details(const v1::Disk& disk);
-std::string details(const v1::Snapshot& snapshot);
-std::string details(const v1::Folder& folder);
-std::string details(const v1::Operation& operation);
-std::string details(const v1::DaemonStatus& status);
+std::vector<Row> details(const v1::Image& image);
+std::vector<Row> details(const v1::Disk& disk);
+std::vector<Row> details(const v1::Snapshot& snapshot);
+std::vector<Row> details(const v1::Folder& folder);
+std::vector<Row> details(const v1::Operation& operation);
+std::vector<Row> details(const v1::DaemonStatus& status);
 
 // On standard error: {"error": {"code", "field", "message"}}, or a line.
 void print_refusal(const v1::Error& error, bool json);

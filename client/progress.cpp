@@ -1,31 +1,23 @@
 #include "client/progress.h"
 
 #include <fmt/core.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <string_view>
 
 #include "base/size.h"
 #include "client/output.h"
+#include "client/style.h"
 
 namespace obraz::client {
 namespace {
 
-constexpr unsigned kDefaultColumns = 80;
 constexpr unsigned kMaxBarWidth = 40, kMinBarWidth = 5;
 
 int64_t percent(const v1::OperationMetadata& metadata) {
   if (metadata.bytes_total() <= 0)
     return 0;
   return int64_t(100.0 * double(metadata.bytes_done()) / double(metadata.bytes_total()));
-}
-
-unsigned terminal_columns() {
-  winsize size{};
-  return ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : kDefaultColumns;
 }
 
 // Bytes, rate and time left, as far as they are known.
@@ -42,9 +34,7 @@ std::string numbers(const v1::OperationMetadata& metadata, std::string_view sepa
 }  // namespace
 
 ProgressDisplay::Mode ProgressDisplay::suitable_mode() {
-  const char* terminal = std::getenv("TERM");
-  const bool dumb = !terminal || std::string_view(terminal) == "dumb";
-  return ::isatty(STDERR_FILENO) == 1 && !dumb ? Mode::bar : Mode::lines;
+  return style_of(stderr).escapes ? Mode::bar : Mode::lines;
 }
 
 std::string ProgressDisplay::bar(const v1::OperationMetadata& metadata, unsigned columns) {
@@ -70,7 +60,7 @@ void ProgressDisplay::show(const v1::Operation& operation) {
   if (mode_ == Mode::none || operation.done() || metadata.phase().empty())
     return;
   if (mode_ == Mode::bar) {
-    fmt::print(stderr, "\r\x1b[K{}", bar(metadata, terminal_columns()));
+    fmt::print(stderr, "\r\x1b[K{}", bar(metadata, unsigned(style_of(stderr).columns)));
     std::fflush(stderr);
     drawn_ = true;
     return;

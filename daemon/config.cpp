@@ -9,11 +9,37 @@
 #include "base/bytes.h"
 #include "base/memory.h"
 #include "base/size.h"
+#include "man_page.h"
 
 namespace obraz {
 namespace {
 
 constexpr int kWrongCommandLine = 2;
+
+const ManPage kManual{
+    .section = 8,
+    .title = "a block storage daemon: disks, snapshots and images, served over NBD",
+    .description =
+        R"(obrazd keeps virtual disks in one local store, turns them into snapshots and images in constant time, and serves each
+of them over NBD. It is driven with obraz(1) over the control socket.
+
+The store is a directory with two entries, meta and data, each a file or a symbolic link to a block device. Starting is
+recovery: after a crash or a power cut nothing needs to be repaired. The daemon says "ready" on standard output, and to
+the service manager, when it serves.
+
+SIGTERM and SIGINT stop it: clients are served what they have asked for, imports and exports are cancelled, and the store is
+closed so that the next start has nothing to replay.)",
+    .sections = {
+        {"CONFIGURATION FILE",
+         R"(Lines of NAME=VALUE with the names of the options above, without their dashes; # and ; begin comments. Options of the
+command line win over it.
+
+  store=/var/lib/obraz
+  nbd-tcp=127.0.0.1:10809)"},
+        {"EXIT STATUS",
+         "0 after a clean stop, 1 when something refused to start or to close, 2 for a wrong command line or "
+         "configuration file."},
+        {"SEE ALSO", "obraz(1), obraz-store(8)"}}};
 
 struct Bounds {
   uint64_t least, most;
@@ -97,6 +123,7 @@ std::expected<Config, int> parse_config(int argc, char** argv) {
                  "append who did what to this file, a line of JSON each (default: the log)")
       ->type_name("FILE");
   app.add_flag("--debug", config.debug, "log more");
+  add_documentation_flags(app, kManual);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

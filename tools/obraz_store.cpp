@@ -14,6 +14,7 @@
 #include "base/size.h"
 #include "io/reactor.h"
 #include "io/sync.h"
+#include "man_page.h"
 #include "store/check.h"
 #include "store_directory.h"
 #include "tools/store_dump.h"
@@ -163,10 +164,26 @@ Task<int> dump(Reactor& reactor, const Arguments& arguments) {
 
 // --- the command line
 // ------------------------------------------------------------------------------------------------
+const ManPage kManual{
+    .section = 8,
+    .title = "the offline tool for stores of obrazd",
+    .description =
+        R"(obraz-store makes stores, verifies them and shows what is in them. It works on stores that no daemon has open: it takes the
+lock that obrazd(8) takes, a shared one where it only reads.
+
+check names each problem by its place, the page of meta or the cluster of data, the volumes and offsets that it belongs to,
+what was expected and what was found.)",
+    .sections = {{"EXIT STATUS",
+                  "0 when all is well, 1 for problems found and when no store was made, 2 for a wrong "
+                  "command line and for a "
+                  "store that cannot be looked at: none is there, it is in use, or not for this user."},
+                 {"SEE ALSO", "obrazd(8), obraz(1)"}}};
+
 class CommandLine {
  public:
   CommandLine() {
     app_.require_subcommand(1);
+    add_documentation_flags(app_, kManual);
     CLI::App* make = leaf("format", "make an empty store in a new or empty directory", format);
     size(make, "--data-size", arguments_.data_bytes, "room for data, taken as it fills",
          {limits::kMinDataSize, limits::kMaxDataSize});

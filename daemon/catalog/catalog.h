@@ -311,9 +311,9 @@ class Catalog {
   EntryRef new_entry(Kind kind, const Caller& caller, Resource resource);
   void reserve_change(Plan& plan, const EntryRef& entry, v1::ResourceRecord after);
   void insert_default_folder();
-  // The volume of a disk/NAME and so on.
-  Answer<VolumeId> find_volume(const Subject& subject, Right right, const std::string& name,
-                               std::string_view field) const;
+  // The volume of a disk/NAME of the folder and so on; of a bare NAME, when only one kind has it.
+  Answer<VolumeId> find_volume(const Subject& subject, Right right, const std::string& folder_id,
+                               const std::string& name, std::string_view field) const;
 
   template <typename Response, typename Request, typename Append>
   Answer<Response> list(const Subject& subject, Kind kind, const Request& request, Append append) const;

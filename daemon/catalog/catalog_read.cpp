@@ -176,16 +176,39 @@ Answer<v1::ListSnapshotsResponse> Catalog::list_snapshots(const Caller& caller,
                                          });
 }
 
-Answer<VolumeId> Catalog::find_volume(const Subject& subject, Right right, const std::string& name,
-                                      std::string_view field) const {
+Answer<VolumeId> Catalog::find_volume(const Subject& subject, Right right, const std::string& folder_id,
+                                      const std::string& name, std::string_view field) const {
+  constexpr const char* kForms = "name a disk/NAME, snapshot/NAME, image/NAME, or an id";
   if (name.empty())
-    return refuse(ErrorCode::invalid_argument, std::string(field),
-                  "name a disk/NAME, snapshot/NAME, image/NAME, or an id");
-  const EntryRef entry = index_.find_export(name);
-  if (!entry || !rights_of(subject, *entry).has(Right::see))
+    return refuse(ErrorCode::invalid_argument, std::string(field), kForms);
+  const auto sees = [&](const EntryRef& entry) {
+    return entry && rights_of(subject, *entry).has(Right::see);
+  };
+  EntryRef entry;
+  const size_t slash = name.find('/');
+  const std::string word = slash == std::string::npos ? "" : name.substr(0, slash);
+  if (is_id(name) || (slash != std::string::npos && name.find('/', slash + 1) != std::string::npos)) {
+    entry = index_.find_export(name);  // whatever the folder
+  } else {
+    const auto folder = folder_of(subject, folder_id);
+    if (!folder)
+      return std::unexpected(folder.error());
+    for (const Kind kind : kVolumeKinds) {
+      if (!word.empty() && word != word_for(kind))
+        continue;
+      const EntryRef found = index_.find_name(kind, *folder, name.substr(slash + 1));  // npos + 1 is 0
+      if (!sees(found))
+        continue;
+      if (entry)
+        return refuse(ErrorCode::invalid_argument, std::string(field),
+                      fmt::format("{} may be {}/{} or {}/{}; say which", name, word_for(entry->kind), name,
+                                  word_for(kind), name));
+      entry = found;
+    }
+  }
+  if (!sees(entry))
     return refuse(ErrorCode::not_found, std::string(field),
-                  fmt::format("there is no {}; name a disk/NAME, snapshot/NAME, image/NAME, or an id",
-                              name.substr(0, 2 * limits::kMaxNameLength)));
+                  fmt::format("there is no {}; {}", name.substr(0, 2 * limits::kMaxNameLength), kForms));
   if (const auto allowed = check_right(subject, right, *entry, field); !allowed)
     return std::unexpected(allowed.error());
   if (const auto idle = check_idle(*entry, field); !idle)
@@ -199,7 +222,8 @@ boost::asio::awaitable<Answer<v1::SpaceResponse>> Catalog::space(Caller caller, 
                      fmt::format("name 1 to {} disks, snapshots and images", limits::kMaxSpaceNames));
   std::vector<VolumeId> all;
   for (const std::string& name : request.names()) {
-    const Answer<VolumeId> volume = find_volume(*caller.subject, Right::see, name, "names");
+    const Answer<VolumeId> volume =
+        find_volume(*caller.subject, Right::see, request.folder_id(), name, "names");
     if (!volume)
       co_return std::unexpected(volume.error());
     all.push_back(*volume);
@@ -218,16 +242,22 @@ boost::asio::awaitable<Answer<v1::SpaceResponse>> Catalog::space(Caller caller, 
     shown.set_mapped_bytes(int64_t(usage->mapped_bytes));
     shown.set_exclusive_bytes(int64_t(*freed));
   }
+  if (all.size() == 1) {
+    response.set_freed_bytes(response.volumes(0).exclusive_bytes());
+    co_return response;
+  }
   Result<uint64_t> together = co_await store_.freed_by_deleting(std::move(all));
   if (!together)
     co_return std::unexpected(refusal_of(together.error(), "counting space"));
-  response.set_together_bytes(int64_t(*together));
+  response.set_freed_bytes(int64_t(*together));
   co_return response;
 }
 
 boost::asio::awaitable<Answer<v1::DiffResponse>> Catalog::diff(Caller caller, v1::DiffRequest request) {
-  const Answer<VolumeId> a = find_volume(*caller.subject, Right::use, request.a(), "a"),
-                         b = find_volume(*caller.subject, Right::use, request.b(), "b");
+  const auto find_one = [&](const std::string& name, std::string_view field) {
+    return find_volume(*caller.subject, Right::use, request.folder_id(), name, field);
+  };
+  const Answer<VolumeId> a = find_one(request.a(), "a"), b = find_one(request.b(), "b");
   if (!a)
     co_return std::unexpected(a.error());
   if (!b)

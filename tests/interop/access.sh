@@ -37,10 +37,10 @@ denied() {
 }
 
 folders_of_users() {
-  obraz folder create images
-  obraz folder create guest
-  obraz access grant folder/images --role admin --to "user:$owner"
-  obraz access grant folder/guest --role editor --to "user:$guest"
+  obraz folder create --name images
+  obraz folder create --name guest
+  obraz access grant --folder images --role admin --subject "user:$owner"
+  obraz access grant --folder guest --role editor --subject "user:$guest"
   as "$owner" --folder images disk create --name golden --size 16M
   as "$owner" --folder images image create --name debian --family debian --from-disk golden
 }
@@ -100,22 +100,21 @@ attaching() {
 
 bindings_stay() {
   local before
-  before=$(obraz --json access list folder/images)
+  before=$(obraz --json access list --folder images)
   pkill -KILL -P "$daemon_pid"  # what timeout runs
   wait "$daemon_pid" 2>"$work/null" || true
   start_daemon --audit-log "$work/audit.log"
-  expect "the bindings after kill -9" "$before" "$(obraz --json access list folder/images)"
+  expect "the bindings after kill -9" "$before" "$(obraz --json access list --folder images)"
   as "$owner" --folder images image get debian
 }
 
 bad_input() {
-  refused INVALID_ARGUMENT access_bindings access set folder/images --bind king=user:x
-  refused INVALID_ARGUMENT access_bindings access set folder/images --bind viewer=x
-  refused INVALID_ARGUMENT access_bindings access set folder/images --bind viewer
-  refused INVALID_ARGUMENT access_binding_deltas access grant folder/images --role viewer --to ''
-  refused INVALID_ARGUMENT resource_id access list images
-  refused NOT_FOUND resource_id access list folder/nowhere
-  expect "the bindings" "admin user:$owner" "$(obraz access list folder/images | tail -1 | tr -s ' ')"
+  refused INVALID_ARGUMENT access_bindings access set --folder images --bind king=user:x
+  refused INVALID_ARGUMENT access_bindings access set --folder images --bind viewer=x
+  refused INVALID_ARGUMENT access_bindings access set --folder images --bind viewer
+  refused INVALID_ARGUMENT access_binding_deltas access grant --folder images --role viewer --subject ''
+  refused NOT_FOUND resource_id access list --folder nowhere
+  expect "the bindings" "admin user:$owner" "$(obraz access list --folder images | tail -1 | tr -s ' ')"
 }
 
 # logged NAME=VALUE...: whether a line of the audit log has all these members.

@@ -56,10 +56,10 @@ class Table:
         elif word == "SNAPSHOT":
             self.root("snapshot", "create", "--folder", "f", "--name", name, "--disk", made["DISK"])
         elif word == "FOLDER":
-            self.root("folder", "create", name)
-            grant_roles(self, f"folder/{name}")
+            self.root("folder", "create", "--name", name)
+            grant_roles(self, name)
         if word in ("DISK", "SNAPSHOT") and subject == "shared":
-            self.root("access", "grant", "--folder", "f", f"{word.lower()}/{name}", "--role", "viewer", "--to", user)
+            self.root("access", "grant", "--folder", "f", f"--{word.lower()}", name, "--role", "viewer", "--subject", user)
         made[word] = name
         if word == "TRASHED":
             self.make("DISK", subject, made)
@@ -86,7 +86,7 @@ class Table:
             if done.returncode == 0:
                 return "ok"
             return "no" if "polic" in done.stderr else "-" if "export" in done.stderr else done.stderr
-        done = self.call([*line, "--folder", "f"], UIDS[subject])
+        done = self.call(line if "--folder" in line else [*line, "--folder", "f"], UIDS[subject])
         if done.returncode == 0:
             return "ok"
         try:
@@ -96,10 +96,10 @@ class Table:
         return OUTCOMES.get(code, code)
 
 
-def grant_roles(table, resource):
+def grant_roles(table, folder):
     for role in ("viewer", "images.user", "editor", "admin"):
-        table.root("access", "grant", resource, "--role", role, "--to", f"user:{UIDS[role]}")
-    table.root("access", "grant", resource, "--role", "editor", "--to", f"group:{GROUP}")
+        table.root("access", "grant", "--folder", folder, "--role", role, "--subject", f"user:{UIDS[role]}")
+    table.root("access", "grant", "--folder", folder, "--role", "editor", "--subject", f"group:{GROUP}")
 
 
 def rows_of(path):
@@ -137,14 +137,14 @@ def main():
         sys.exit(f"the table has no line for {', '.join(sorted(missing))}")
     make_files(pathlib.Path(work) / "files")
     table = Table(obraz, work)
-    table.root("folder", "create", "f")
-    grant_roles(table, "folder/f")
+    table.root("folder", "create", "--name", "f")
+    grant_roles(table, "f")
     table.root("disk", "create", "--folder", "f", "--name", "base", "--size", "4M")
     table.root("image", "create", "--folder", "f", "--name", "newest", "--family", "fam", "--from-disk", "base")
     wrong = 0
     for column, subject in enumerate(SUBJECTS):
         if subject == "shared":  # from here on it can enter the folder
-            table.root("access", "grant", "--folder", "f", "image/newest", "--role", "images.user", "--to",
+            table.root("access", "grant", "--folder", "f", "--image", "newest", "--role", "images.user", "--subject",
                        f"user:{UIDS[subject]}")
         for method, command, outcomes in rows:
             found = table.outcome(command, subject)

@@ -5,14 +5,15 @@
 Writers own blocks of two disks and stamp each with disk, block and version; they write, trim, write with FUA, flush and
 read back. For each block a list is kept of the versions it may hold after a kill: the last one that is certainly durable
 first, then every one that was sent since. Churners own names: they make disks, snapshots and images, import and delete.
-Each call has an idempotency key and is acknowledged when `obraz` ends with status 0.
+Others own facts, what a resource says of itself, and change them: descriptions, sizes, bindings, quotas, deprecation, what
+folders there are, what is in the trash. Each call has an idempotency key and is acknowledged when `obraz` ends with status 0.
 
 After each kill:
   1. every block holds a version that its list allows, whole, and of this disk and this block; from then on that version
      is the durable one, for recovery makes durable what it shows;
   2. what was acknowledged as made is there and reads as its source did, what was acknowledged as deleted is not;
   3. a call that was not acknowledged is there wholly or not at all, and the same call with the same key succeeds;
-     an interrupted import is gone, and its name is free;
+     an interrupted import is gone, and its name is free; a fact is what was acknowledged last, or what was asked for since;
   4. after every fourth kill the checker, run on the store as the kill left it, finds nothing.
 """
 import json
@@ -241,15 +242,13 @@ class Call:
         self.content = None
 
 
-class Churner:
-    """One name after the other: what is there is deleted, what is not is made."""
+class Caller:
+    """A thread of calls, one after the other, until one is not answered."""
     keys = 0
     keys_lock = threading.Lock()
 
-    def __init__(self, index, number, disks):
-        self.index, self.disks = index, disks
+    def __init__(self, number):
         self.random = random.Random(number)
-        self.there = {}  # (kind, name): the content it must have, or the disk it was copied from under way
         self.calls = 0
 
     def begin(self):
@@ -266,9 +265,18 @@ class Churner:
             self.failure = failure
 
     def key(self):
-        with Churner.keys_lock:
-            Churner.keys += 1
-            return f"{seed}-{Churner.keys}"
+        with Caller.keys_lock:
+            Caller.keys += 1
+            return f"{seed}-{Caller.keys}"
+
+
+class Churner(Caller):
+    """One name after the other: what is there is deleted, what is not is made."""
+
+    def __init__(self, index, number, disks):
+        super().__init__(number)
+        self.index, self.disks = index, disks
+        self.there = {}  # (kind, name): the content it must have, or the disk it was copied from under way
 
     def one(self):
         kind = self.random.choice(("disk", "snapshot", "image"))
@@ -327,6 +335,97 @@ class Churner:
             check(error is None, f"obraz {call.arguments}, which the kill interrupted and which was "
                                  f"{'done' if is_there else 'not done'}, cannot be repeated: {error}")
         self.acknowledged(call)
+
+
+class Fact:
+    """What a resource says of itself: how it is read (a command and what to take of its answer), and the command that makes
+    it what comes after its present value."""
+
+    def __init__(self, command, take, change, value):
+        self.command, self.take, self.change, self.value = command, take, change, value
+
+    def read(self):
+        answer, error = obraz(*self.command)
+        check(error is None, f"obraz {self.command}: {error}")
+        return self.take(answer)
+
+
+def make_facts():
+    """Of resources of their own, which are made here."""
+    for arguments in (["disk", "create", "--name", "facts", "--size", "4M"],
+                      ["image", "create", "--name", "facts", "--from-disk", "facts"],
+                      ["folder", "create", "--name", "facts"],
+                      ["folder", "create", "--name", "bin", "--trash", "1h"],
+                      ["disk", "create", "--folder", "bin", "--name", "facts", "--size", "4M"]):
+        _, error = obraz(*arguments)
+        check(error is None, f"obraz {arguments}: {error}")
+
+    def subjects(answer):
+        return [binding["subject"] for binding in answer["access_bindings"]]
+
+    def folder_is_there(answer):
+        return "sometimes" in [folder["name"] for folder in answer["folders"]]
+
+    def describe(value):
+        return str(int(value or 0) + 1), ["disk", "update", "facts", "--description", str(int(value or 0) + 1)]
+
+    def grow(value):
+        return value + (4 << 20), ["disk", "resize", "facts", "--size", str(value + (4 << 20))]
+
+    def bind(value):
+        user = f"user:u{int(value[0][len('user:u'):]) + 1 if value else 0}"
+        return [user], ["access", "set", "--disk", "facts", "--bind", f"viewer={user}"]
+
+    def limit(value):
+        return value + 1, ["folder", "update", "facts", "--quota-disks", str(value + 1)]
+
+    def mark(value):
+        return ("DEPRECATED", ["image", "deprecate", "facts"]) if value == "ACTIVE" else ("ACTIVE", ["image", "restore", "facts"])
+
+    def come_and_go(value):
+        return not value, ["folder", "delete", "sometimes"] if value else ["folder", "create", "--name", "sometimes"]
+
+    def throw_away(value):
+        return not value, ["disk", "delete", "--folder", "bin", "facts"] if value else \
+            ["trash", "restore", "--folder", "bin", "disk/facts"]
+
+    return [Fact(["disk", "get", "facts"], lambda answer: answer["description"], describe, ""),
+            Fact(["disk", "get", "facts"], lambda answer: answer["size"], grow, 4 << 20),
+            Fact(["access", "list", "--disk", "facts"], subjects, bind, []),
+            Fact(["folder", "get", "facts"], lambda answer: answer["quota"]["disks"], limit, 0),
+            Fact(["image", "get", "facts"], lambda answer: answer.get("deprecation", {}).get("state", "ACTIVE"), mark, "ACTIVE"),
+            Fact(["folder", "list"], folder_is_there, come_and_go, False),
+            Fact(["disk", "list", "--folder", "bin"], lambda answer: len(answer["disks"]) == 1, throw_away, True)]
+
+
+class FactChanger(Caller):
+    def __init__(self, number, facts):
+        super().__init__(number)
+        self.facts = facts
+
+    def one(self):
+        fact = self.random.choice(self.facts)
+        value, arguments = fact.change(fact.value)
+        arguments = arguments + ["--idempotency-key", self.key()]
+        _, error = obraz(*arguments)
+        if error is None:
+            fact.value = value
+            self.calls += 1
+        else:
+            check(killing.is_set(), f"obraz {arguments} was refused: {error}")
+            self.doubtful = fact, value, arguments
+
+    def judge(self, _lists):
+        doubtful, next_value, arguments = self.doubtful or (None, None, None)
+        for fact in self.facts:
+            found = fact.read()
+            allowed = [fact.value, next_value] if fact is doubtful else [fact.value]
+            check(found in allowed, f"obraz {fact.command} says {found}, which is none of {allowed}")
+        if doubtful:
+            _, error = obraz(*arguments)
+            check(error is None, f"obraz {arguments}, which the kill interrupted, cannot be repeated: {error}")
+            check(doubtful.read() == next_value, f"obraz {arguments}, repeated, did nothing")
+            doubtful.value = next_value
 
 
 def judge_content(kind, name, content):
@@ -394,8 +493,9 @@ def main():
                       ["disk", "create", "--name", "b", "--size", "16M"]):
         _, error = obraz(*arguments)
         check(error is None, f"obraz {arguments}: {error}")
+    facts = make_facts()
     daemon.kill()
-    churners = [Churner(index, draw.random(), disks) for index in range(3)]
+    churners = [Churner(index, draw.random(), disks) for index in range(3)] + [FactChanger(draw.random(), facts)]
     early = requests = 0
     began = time.monotonic()
     for number in range(1, kills + 1):

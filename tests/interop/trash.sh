@@ -26,7 +26,7 @@ has_pattern() {
 }
 
 start_daemon
-obraz folder create f --trash 24h >"$work/out"
+obraz folder create --name f --trash 24h >"$work/out"
 expect "the window of the folder" 86400 "$(field trash_seconds folder get f)"
 obraz disk create --folder f --name d --size 8M >"$work/out"
 qemu-io -f raw -c "write -P $pattern 1M 64k" -c flush "$(obraz disk uri --folder f d)" >"$work/qemu-io.log"

@@ -26,7 +26,7 @@ until_used() {
 
 prepare() {
   start_daemon
-  obraz folder create f
+  obraz folder create --name f
   obraz disk create --folder f --name vm1 --size 64M
   obraz disk create --folder f --name vm2 --size 64M
   until_used f disk 2

@@ -237,6 +237,8 @@ TEST_F(UsageTest, TheTrashIsUsedToo) {
   at(10);
   ASSERT_TRUE(done(harness.delete_disk("vm1")));
   at(500);
+  EXPECT_TRUE(harness.run(catalog().purge_expired(to_timestamp(instant(kMonth, 500)))));
+  EXPECT_EQ(catalog().trashed(), 1u);
   EXPECT_EQ(of("disk").resource_seconds(), 500);
   at(1011);
   EXPECT_TRUE(harness.run(catalog().purge_expired(to_timestamp(instant(kMonth, 1011)))));
