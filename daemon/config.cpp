@@ -102,7 +102,9 @@ std::expected<Config, int> parse_config(int argc, char** argv) {
   add_size(app, "--buffer-memory", config.buffer_memory, {limits::kDefaultBufferArena / 2, limits::TiB},
            "memory for requests in flight");
   add_size(app, "--checksum-rate", config.checksum_rate, {0, limits::TiB},
-           "bytes a second to read for the checksums of new snapshots and images; 0: they get none");
+           "bytes a second to read for the checksums of new snapshots and images, a quarter of it while "
+           "clients read or "
+           "write; 0: they get none");
   add_size(app, "--digest-rate", config.digest_rate, {0, limits::TiB},
            "bytes a second to read for the digests of new images; 0: they get one when they are verified");
   add_size(app, "--scrub-rate", config.scrub_rate, {0, limits::TiB},

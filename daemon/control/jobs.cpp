@@ -1,5 +1,7 @@
 #include "control/jobs.h"
 
+#include <sched.h>
+
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/async_result.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -8,7 +10,9 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <optional>
 
 #include "base/limits.h"
@@ -28,6 +32,14 @@ constexpr double kRateWeight = 0.3;                    // of the newest interval
 class Worker {
  public:
   explicit Worker(boost::asio::any_io_executor executor) : executor_(std::move(executor)), thread_(1) {}
+  // From here on it runs when nobody else wants the processor. Children that it starts have that from it.
+  void give_way() {
+    boost::asio::post(thread_, [] {
+      const sched_param none{};
+      if (::sched_setscheduler(0, SCHED_IDLE, &none) != 0)  // of this thread; it works all the same
+        log::warning("work in the background has the priority of any other: {}", std::strerror(errno));
+    });
+  }
 
   // Runs `work` there.
   template <typename T>
@@ -301,8 +313,9 @@ void Jobs::examine_images() {
     boost::asio::co_spawn(executor_, all(), boost::asio::detached);
   };
   start(examining_, [this] {
+    // Not idly: what looks at an image has a deadline.
     return find_out<v1::Layout>(
-        examining_, [this] { return catalog_.next_unexamined(); },
+        examining_, Urgency::soon, [this] { return catalog_.next_unexamined(); },
         [this](VolumeId volume, std::stop_token stop) { return transfer_.examine(volume, std::move(stop)); },
         [this](EntryRef image, v1::Layout found) {
           return catalog_.keep_layout(std::move(image), std::move(found));
@@ -311,7 +324,7 @@ void Jobs::examine_images() {
   if (options_.digest_images)
     start(digesting_, [this] {
       return find_out<std::string>(
-          digesting_, [this] { return catalog_.next_undigested(); },
+          digesting_, Urgency::idle, [this] { return catalog_.next_undigested(); },
           [this](VolumeId volume, std::stop_token stop) {
             Progress unseen;
             return transfer_.digest(volume, ImageTransfer::Pace::background, unseen, std::move(stop));
@@ -324,10 +337,12 @@ void Jobs::examine_images() {
 
 template <typename Found>
 boost::asio::awaitable<void> Jobs::find_out(
-    bool& running, std::function<EntryRef()> next,
+    bool& running, Urgency urgency, std::function<EntryRef()> next,
     std::function<Answer<Found>(VolumeId, std::stop_token)> find,
     std::function<boost::asio::awaitable<void>(EntryRef, Found)> keep) {
   Worker worker(executor_);
+  if (urgency == Urgency::idle)
+    worker.give_way();
   while (!stopping_) {
     const EntryRef image = next();
     if (!image)

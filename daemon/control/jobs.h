@@ -54,8 +54,9 @@ class Jobs {
                                           FileIdentityRef files);
   boost::asio::awaitable<void> run_verify(JobRef job, ReadTicket ticket);
   void end(const JobRef& job);
+  enum class Urgency : uint8_t { soon, idle };  // idle: when nobody else wants the processor
   template <typename Found>
-  boost::asio::awaitable<void> find_out(bool& running, std::function<EntryRef()> next,
+  boost::asio::awaitable<void> find_out(bool& running, Urgency urgency, std::function<EntryRef()> next,
                                         std::function<Answer<Found>(VolumeId, std::stop_token)> find,
                                         std::function<boost::asio::awaitable<void>(EntryRef, Found)> keep);
 

@@ -16,8 +16,15 @@
 namespace obraz {
 namespace {
 
-constexpr uint64_t kChunk = VolumeWalk::kChunk;
-static_assert(kChunk % ContentDigest::kLeafSize == 0);
+constexpr uint64_t kWindow = VolumeWalk::kChunk;
+// Without a limit of rate, long reads and several of them. With one, a short one now and then: a guest's
+// request that comes behind it waits for no more than that.
+struct Reading {
+  size_t in_flight;
+  uint64_t length_bytes;
+};
+constexpr Reading kAtOnce = {4, kWindow}, kPaced = {1, 128 * limits::KiB};
+static_assert(kWindow % kPaced.length_bytes == 0 && kPaced.length_bytes % ContentDigest::kLeafSize == 0);
 
 // What a hash is of, so that no leaf can be taken for a node.
 constexpr std::byte kLeaf{0}, kNode{1}, kRoot{2};
@@ -95,12 +102,15 @@ class VolumeDigester {
       : access_(access),
         walk_(access),
         bytes_per_s_(bytes_per_s),
+        reading_(bytes_per_s == 0 ? kAtOnce : kPaced),
         progress_(progress),
         stop_(stop),
-        memory_(kChunk * kReads) {
-    for (size_t i = 0; i < kReads; ++i)
-      free_.push_back(
-          {.buffer = memory_.bytes().subspan(i * kChunk, kChunk), .offset = 0, .length = 0, .read = {}});
+        memory_(reading_.length_bytes * reading_.in_flight) {
+    for (size_t i = 0; i < reading_.in_flight; ++i)
+      free_.push_back({.buffer = memory_.bytes().subspan(i * reading_.length_bytes, reading_.length_bytes),
+                       .offset = 0,
+                       .length = 0,
+                       .read = {}});
   }
 
   Answer<std::string> run() {
@@ -118,7 +128,6 @@ class VolumeDigester {
   }
 
  private:
-  static constexpr size_t kReads = 4;
   using Clock = std::chrono::steady_clock;
 
   struct Slot {
@@ -144,29 +153,42 @@ class VolumeDigester {
     }
   }
 
-  // Whole windows of kChunk in which there is data: long reads, and few.
   Answer<void> start_reads() {
-    while (!free_.empty() && !ended_) {
+    while (!free_.empty()) {
       if (stop_.requested())
         return refuse_cancelled();
-      const auto chunk = walk_.next(progress_, stop_);
-      if (!chunk)
-        return std::unexpected(chunk.error());
-      progress_.bytes_done += chunk->length;
-      ended_ = chunk->length == 0;
-      if (ended_ || chunk->offset < read_to_)
-        continue;
+      if (wanted_.length == 0)
+        OBRAZ_ASK(next_window());
+      if (wanted_.length == 0)
+        return {};
       OBRAZ_ASK(keep_pace());
       Slot& slot = free_.front();
-      slot.offset = chunk->offset / kChunk * kChunk;
-      slot.length = std::min(kChunk, walk_.size_bytes() - slot.offset);
-      read_to_ = slot.offset + slot.length;
+      slot.offset = wanted_.offset;
+      slot.length = std::min(reading_.length_bytes, wanted_.length);
+      wanted_ = {wanted_.offset + slot.length, wanted_.length - slot.length};
       read_ += slot.length;
       slot.read.start = [&slot](Volume& volume) {
         return volume.read_stored(slot.offset, slot.buffer.first(slot.length));
       };
       access_.start(slot.read);
       under_way_.splice(under_way_.end(), free_, free_.begin());
+    }
+    return {};
+  }
+
+  // A whole window in which there is data, for long reads; of no length at the end.
+  Answer<void> next_window() {
+    while (!ended_) {
+      const auto chunk = walk_.next(progress_, stop_);
+      if (!chunk)
+        return std::unexpected(chunk.error());
+      progress_.bytes_done += chunk->length;
+      ended_ = chunk->length == 0;
+      if (ended_ || chunk->offset < wanted_.offset)
+        continue;
+      const uint64_t offset = chunk->offset / kWindow * kWindow;
+      wanted_ = {offset, std::min(kWindow, walk_.size_bytes() - offset)};
+      return {};
     }
     return {};
   }
@@ -189,14 +211,15 @@ class VolumeDigester {
   VolumeAccess& access_;
   VolumeWalk walk_;
   const uint64_t bytes_per_s_;
+  const Reading reading_;
   Progress& progress_;
   const StopSignal& stop_;
   AlignedBytes memory_;
   std::list<Slot> free_, under_way_;
   bool ended_ = false;
-  uint64_t read_to_ = 0;  // the end of the last window
-  uint64_t read_ = 0;     // bytes
-  uint64_t hashed_ = 0;   // everything before
+  Extent wanted_ = {};   // what is left to be read of a window
+  uint64_t read_ = 0;    // bytes
+  uint64_t hashed_ = 0;  // everything before
   const Clock::time_point began_ = Clock::now();
 };
 

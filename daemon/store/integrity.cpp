@@ -15,7 +15,10 @@
 namespace obraz {
 namespace {
 
-constexpr uint64_t kReadClusters = 16;  // at a time, by the background work
+// Read at a time by the background work: little, since a client's request may come to wait behind it, on the
+// device and for the checksums to be computed.
+constexpr uint64_t kReadClusters = 2;
+constexpr uint64_t kBusyShare = 4;  // of its rate it takes one part while clients read or write
 
 // Microseconds that reading the bytes may take.
 uint64_t duration_us(uint64_t bytes, uint64_t bytes_per_s) {
@@ -216,6 +219,7 @@ StoreCore::Segment StoreCore::whole_cluster(PhysicalCluster cluster, Bytes buffe
 Task<Status> StoreCore::read_to_sum(LeafClusters& clusters) {
   AlignedBytes buffer(kReadClusters * kClusterSize);
   for (size_t first = 0; first < clusters.list.size() && !ending();) {
+    const uint64_t requests = io.mark();
     const size_t count = std::min<size_t>(kReadClusters, clusters.list.size() - first);
     Segments segments;
     for (size_t i = 0; i < count; ++i)
@@ -233,8 +237,11 @@ Task<Status> StoreCore::read_to_sum(LeafClusters& clusters) {
           one.sums[block] = disk::block_checksum(segment.bytes.subspan(block * kBlockSize, kBlockSize));
     }
     first += count;
+    const uint64_t rest_us = duration_us(count * kClusterSize, options.sum_bytes_per_s);
     if (!ending())
-      co_await sum_timer_.wait_us(duration_us(count * kClusterSize, options.sum_bytes_per_s));
+      co_await sum_timer_.wait_us(rest_us);
+    if (!ending() && io.mark() != requests && rest_us > 0)
+      co_await sum_timer_.wait_us(rest_us * (kBusyShare - 1));
   }
   if (ending())
     co_return obraz::fail(ErrorCode::unavailable, "the store is closing");

@@ -124,7 +124,7 @@ def many_snapshots(bench, server):
         calls.append(server.snapshot(number))
     writer.shutdown()
     if ours:
-        server.wait_for_checksums()
+        server.wait_for_background()
     after = iops()
     middle = range(count // 4, count * 3 // 4, 2)[:50]
     deleted = [server.delete_snapshot(number) for number in middle]

@@ -151,11 +151,12 @@ class Obrazd(Server):
 
     def import_image(self):
         self.obraz("image", "import", self.bench.image, "--name", "base")
-        self.wait_for_checksums()
+        self.wait_for_background()
 
-    def wait_for_checksums(self):
-        """They are computed in the background, when an image or a snapshot is there."""
-        while json.loads(self.obraz("--json", "status"))["integrity"]["volumes_waiting"] > 0:
+    def wait_for_background(self):
+        """Checksums and the digest of an image are computed when it is there."""
+        while (json.loads(self.obraz("--json", "status"))["integrity"]["volumes_waiting"] > 0 or
+               not json.loads(self.obraz("--json", "image", "get", "base"))["digest"]):
             time.sleep(0.1)
 
     def add_disk(self, index):
