@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 #include <google/protobuf/stubs/logging.h>
+#include <google/protobuf/util/time_util.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -44,6 +45,7 @@ class CommandLine {
     add_images();
     add_disks();
     add_snapshots();
+    add_schedules();
     add_folders();
     add_trash();
     add_access();
@@ -93,16 +95,18 @@ class CommandLine {
     return leaf->add_option("--description", arguments_.description, "at most 256 characters")
         ->type_name("TEXT");
   }
-  CLI::Option* labels(CLI::App* leaf) {
+  CLI::Option* labels(CLI::App* leaf) { return labels(leaf, "--label", arguments_.labels); }
+  static CLI::Option* labels(CLI::App* leaf, const std::string& name,
+                             std::map<std::string, std::string>& into) {
     return leaf
         ->add_option_function<std::vector<std::string>>(
-            "--label",
-            [this](const std::vector<std::string>& labels) {
+            name,
+            [&into, name](const std::vector<std::string>& labels) {
               for (const std::string& label : labels) {
                 const size_t equals = label.find('=');
                 if (equals == std::string::npos)
-                  throw CLI::ValidationError("--label", "a label is KEY=VALUE");
-                arguments_.labels[label.substr(0, equals)] = label.substr(equals + 1);
+                  throw CLI::ValidationError(name, "a label is KEY=VALUE");
+                into[label.substr(0, equals)] = label.substr(equals + 1);
               }
             },
             "may repeat")
@@ -191,19 +195,23 @@ class CommandLine {
         ->type_name("NAME");
     describe(leaf);
   }
-  CLI::Option* trash_window(CLI::App* leaf) {
+  static CLI::Option* duration(CLI::App* leaf, const std::string& name, int64_t& into,
+                               const std::string& description) {
     return leaf
         ->add_option_function<std::string>(
-            "--trash",
-            [this](const std::string& text) {
+            name,
+            [&into, name](const std::string& text) {
               const auto seconds = parse_duration(text);
               if (!seconds)
-                throw CLI::ValidationError("--trash",
-                                           "a duration is digits and s, m, h or d, for instance 24h");
-              arguments_.trash_seconds = *seconds;
+                throw CLI::ValidationError(name, "a duration is digits and s, m, h or d, for instance 24h");
+              into = *seconds;
             },
-            "what is deleted in it can be had back for so long; 0: not at all")
+            description)
         ->type_name("DURATION");
+  }
+  CLI::Option* trash_window(CLI::App* leaf) {
+    return duration(leaf, "--trash", arguments_.trash_seconds,
+                    "what is deleted in it can be had back for so long; 0: not at all");
   }
   void deletion(CLI::App* leaf) {
     leaf->add_flag("--permanently", arguments_.permanently, "past the trash of its folder");
@@ -374,6 +382,72 @@ class CommandLine {
     CLI::App* remove = leaf(snapshots, "delete", "delete a snapshot", &Commands::snapshot_delete);
     target(remove, "SNAPSHOT", "its name or id");
     deletion(remove);
+  }
+
+  // What a schedule does and keeps; options, and the fields they change.
+  Fields describe_schedule(CLI::App* leaf) {
+    CLI::Option* every =
+        leaf->add_option(
+                "--every", arguments_.every,
+                "minute, hour, day of the month, month, day of the week, such as '30 2 * * 1-5', in UTC; or "
+                "@hourly, @daily, @weekly, @monthly, @yearly")
+            ->type_name("EXPRESSION");
+    CLI::Option* start =
+        leaf->add_option("--start-at", arguments_.start_at, "not before, such as 2030-01-31T00:00:00Z")
+            ->type_name("TIME")
+            ->check(CLI::Validator(
+                [](std::string& text) {
+                  google::protobuf::Timestamp time;
+                  return google::protobuf::util::TimeUtil::FromString(text, &time)
+                             ? std::string()
+                             : "a time is like 2030-01-31T00:00:00Z";
+                },
+                ""));
+    CLI::Option* disks = leaf->add_option("--disk", arguments_.disks, "a disk; may repeat")
+                             ->allow_extra_args(false)
+                             ->type_name("DISK");
+    CLI::Option* count =
+        leaf->add_option("--keep", arguments_.keep, "the newest so many snapshots of each disk")
+            ->check(CLI::PositiveNumber)
+            ->type_name("COUNT");
+    CLI::Option* age = duration(leaf, "--keep-for", arguments_.keep_seconds, "each snapshot so long");
+    count->excludes(age);
+    return {{every, "schedule_policy"},
+            {start, "schedule_policy"},
+            {disks, "disk_ids"},
+            {count, "retention_policy"},
+            {age, "retention_policy"},
+            {labels(leaf, "--snapshot-label", arguments_.snapshot_labels), "snapshot_spec"},
+            {leaf->add_option("--snapshot-description", arguments_.snapshot_description, "of each snapshot")
+                 ->type_name("TEXT"),
+             "snapshot_spec"}};
+  }
+  void add_schedules() {
+    CLI::App* schedules =
+        group("schedule", "schedules: snapshots made again and again, and how many are kept");
+    CLI::App* create =
+        leaf(schedules, "create", "have snapshots of disks made again and again", &Commands::schedule_create);
+    named(create);
+    for (const auto& [option, field] : describe_schedule(create))
+      if (field == std::string_view("disk_ids") || option->check_lname("every"))
+        option->required();
+    listing(schedules, "list the schedules of the folder", &Commands::schedule_list);
+    const auto one = [&](const char* name, const char* description, Action action) {
+      CLI::App* command = leaf(schedules, name, description, action);
+      target(command, "SCHEDULE", "its name or id");
+      return command;
+    };
+    one("get", "show one schedule", &Commands::schedule_get);
+    CLI::App* update = one("update", "change a schedule", &Commands::schedule_update);
+    Fields fields = describe_schedule(update);
+    fields.emplace_back(update->add_flag("--keep-all")->description("delete no snapshots"),
+                        "retention_policy");
+    updates(update, fields, &Commands::schedule_update);
+    changes(one("enable", "have a schedule make snapshots again, from now on", &Commands::schedule_enable));
+    changes(one("disable", "have a schedule make no snapshots any more", &Commands::schedule_disable));
+    changes(one("run", "make its snapshots now, too, and delete those it no longer keeps",
+                &Commands::schedule_run));
+    changes(one("delete", "delete a schedule; its snapshots stay", &Commands::schedule_delete));
   }
 
   void add_folders() {

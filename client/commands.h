@@ -16,6 +16,7 @@
 #include "obraz/v1/disk_service.pb.h"
 #include "obraz/v1/folder_service.pb.h"
 #include "obraz/v1/image_service.pb.h"
+#include "obraz/v1/schedule_service.pb.h"
 #include "obraz/v1/snapshot_service.pb.h"
 #include "obraz/v1/trash_service.pb.h"
 #include "obraz/v1/tree.pb.h"
@@ -42,6 +43,10 @@ struct Arguments {
   int64_t size = 0, min_disk_size = 0;  // bytes; 0: not given
   std::string from_month, to_month;     // usage
   int64_t trash_seconds = 0;            // --trash
+  std::string every, start_at;          // of a schedule
+  int64_t keep = 0, keep_seconds = 0;   // 0: not given
+  std::string snapshot_description;
+  std::map<std::string, std::string> snapshot_labels;
   bool async = false;
   bool permanently = false, force = false;  // delete
   std::string role;
@@ -80,6 +85,14 @@ class Commands {
   int snapshot_get();
   int snapshot_delete();
   int snapshot_update();
+  int schedule_create();
+  int schedule_list();
+  int schedule_get();
+  int schedule_update();
+  int schedule_enable();
+  int schedule_disable();
+  int schedule_run();
+  int schedule_delete();
   int folder_create();
   int folder_list();
   int folder_get();
@@ -123,6 +136,9 @@ class Commands {
   // The mask, and what all updates have.
   template <typename Request>
   void describe_update(Request& request) const;
+  template <typename Request>
+  void describe_schedule(Request& request) const;
+  int set_schedule(bool disabled);
   v1::Quota quota() const;
   int mark_image(v1::Deprecation::State state, const char* done);
   template <typename Resource, typename Request>

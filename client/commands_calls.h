@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -43,6 +44,9 @@ inline const char* kind_of(const v1::Snapshot&) {
 }
 inline const char* kind_of(const v1::Folder&) {
   return "folder";
+}
+inline const char* kind_of(const v1::SnapshotSchedule&) {
+  return "schedule";
 }
 
 template <typename Request>

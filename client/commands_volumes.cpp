@@ -212,6 +212,14 @@ std::vector<Candidate> Commands::names_of(const std::string& metavariable) {
         [](const v1::Folder& folder) {
           return Candidate{folder.name(), folder.description()};
         });
+  if (metavariable == "SCHEDULE")
+    add(
+        "SnapshotScheduleService.List", new_request<v1::ListSnapshotSchedulesRequest>(),
+        v1::ListSnapshotSchedulesResponse(),
+        [](auto& response) { return response.mutable_snapshot_schedules(); },
+        [](const v1::SnapshotSchedule& schedule) {
+          return Candidate{schedule.name(), schedule.schedule_policy().expression()};
+        });
   if (metavariable == "OPERATION")
     add("OperationService.List", v1::ListOperationsRequest(), v1::ListOperationsResponse(), kOperations,
         [](const v1::Operation& operation) {

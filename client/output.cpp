@@ -333,9 +333,13 @@ std::vector<Row> details(const v1::Disk& disk) {
   std::vector<Row> more = {{"size", size_and_bytes(disk.size())}, {"source", source}};
   std::ranges::copy(system_rows(disk), std::back_inserter(more));
   for (const auto& attachment : disk.attachments())
-    more.push_back(
-        {"attached by", fmt::format("{} since {} UTC{}", attachment.client(), short_time(attachment.since()),
-                                    attachment.read_only() ? ", read-only" : "")});
+    more.push_back({"attached by",
+                    fmt::format("{} since {} UTC{}{}", attachment.client(), short_time(attachment.since()),
+                                attachment.read_only() ? ", read-only" : "",
+                                attachment.has_bytes_read()
+                                    ? fmt::format(", {} read, {} written", size_text(attachment.bytes_read()),
+                                                  size_text(attachment.bytes_written()))
+                                    : "")});
   return with(common(disk), std::move(more));
 }
 
@@ -369,6 +373,56 @@ std::vector<Row> details(const v1::Folder& folder) {
                                              ? ""
                                              : fmt::format("{} in it, kept for {}", folder.trashed(),
                                                            format_duration(folder.trash_seconds()))}});
+}
+
+namespace {
+
+std::string retention_text(const v1::SnapshotSchedule& schedule) {
+  switch (schedule.retention_policy_case()) {
+    case v1::SnapshotSchedule::kRetentionSeconds:
+      return format_duration(schedule.retention_seconds());
+    case v1::SnapshotSchedule::kSnapshotCount:
+      return fmt::format("{} of each disk", schedule.snapshot_count());
+    default:
+      return "all";
+  }
+}
+std::string instant_text(bool known, const google::protobuf::Timestamp& time) {
+  return known ? short_time(time) : "-";
+}
+
+}  // namespace
+
+Row heading(const v1::SnapshotSchedule&) {
+  return {"NAME", "ID", "EVERY", "KEEPS", "DISKS", "LAST", "NEXT"};
+}
+Row row(const v1::SnapshotSchedule& schedule) {
+  return {
+      schedule.name(),
+      schedule.id(),
+      schedule.schedule_policy().expression(),
+      retention_text(schedule),
+      fmt::to_string(schedule.disk_ids_size()),
+      instant_text(schedule.has_last_run_at(), schedule.last_run_at()),
+      schedule.disabled() ? "disabled" : instant_text(schedule.has_next_run_at(), schedule.next_run_at())};
+}
+std::vector<Row> details(const v1::SnapshotSchedule& schedule) {
+  std::string disks;
+  for (const std::string& id : schedule.disk_ids())
+    disks += (disks.empty() ? "" : ", ") + id;
+  return with(
+      common(schedule),
+      {{"every", schedule.schedule_policy().expression() + " (UTC)"},
+       {"not before",
+        schedule.schedule_policy().has_start_at() ? short_time(schedule.schedule_policy().start_at()) : ""},
+       {"keeps", retention_text(schedule)},
+       {"disks", disks},
+       {"snapshots", schedule.snapshot_spec().description()},
+       {"their labels", labels_text(schedule.snapshot_spec().labels())},
+       {"last run", instant_text(schedule.has_last_run_at(), schedule.last_run_at())},
+       {"next run",
+        schedule.disabled() ? "disabled" : instant_text(schedule.has_next_run_at(), schedule.next_run_at())},
+       {"trouble", schedule.last_error()}});
 }
 
 std::vector<Row> details(const v1::Operation& operation) {

@@ -15,6 +15,7 @@
 #include "obraz/v1/folder.pb.h"
 #include "obraz/v1/image.pb.h"
 #include "obraz/v1/operation.pb.h"
+#include "obraz/v1/schedule.pb.h"
 #include "obraz/v1/snapshot.pb.h"
 #include "obraz/v1/status_service.pb.h"
 #include "obraz/v1/trash.pb.h"
@@ -38,6 +39,7 @@ Row heading(const v1::Image&);
 Row heading(const v1::Disk&);
 Row heading(const v1::Snapshot&);
 Row heading(const v1::Folder&);
+Row heading(const v1::SnapshotSchedule&);
 Row heading(const v1::AccessBinding&);
 Row heading(const v1::TrashedResource&);
 Row heading(const v1::UsageRow&);
@@ -46,6 +48,7 @@ Row row(const v1::Image& image);
 Row row(const v1::Disk& disk);
 Row row(const v1::Snapshot& snapshot);
 Row row(const v1::Folder& folder);
+Row row(const v1::SnapshotSchedule& schedule);
 Row row(const v1::AccessBinding& binding);
 Row row(const v1::TrashedResource& resource);
 Row row(const v1::UsageRow& usage);
@@ -54,6 +57,7 @@ std::vector<Row> details(const v1::Image& image);
 std::vector<Row> details(const v1::Disk& disk);
 std::vector<Row> details(const v1::Snapshot& snapshot);
 std::vector<Row> details(const v1::Folder& folder);
+std::vector<Row> details(const v1::SnapshotSchedule& schedule);
 std::vector<Row> details(const v1::Operation& operation);
 std::vector<Row> details(const v1::DaemonStatus& status);
 

@@ -81,6 +81,7 @@ class ControlPlane {
   Answer<void> listen();
   awaitable<DaemonLoad> load();
   awaitable<void> disconnect(VolumeId volume);
+  awaitable<Traffic> traffic(VolumeId volume);
 
   const Config& config_;
   Reactor& reactor_;
@@ -132,6 +133,7 @@ awaitable<Answer<void>> ControlPlane::start() {
     audit_->attached(entry, attachment, comes);
   });
   catalog_.on_disconnect([this](VolumeId volume) { return disconnect(volume); });
+  catalog_.on_traffic([this](VolumeId volume) { return traffic(volume); });
   Answer<void> loaded = co_await catalog_.load();
   if (!loaded)
     co_return loaded;
@@ -202,6 +204,15 @@ awaitable<void> ControlPlane::disconnect(VolumeId volume) {
     return sessions_.close_sessions_of(volume);
   };
   co_await bridge_.call<unsigned>(std::move(close), 0u);
+}
+
+awaitable<Traffic> ControlPlane::traffic(VolumeId volume) {
+  std::move_only_function<Task<std::vector<nbd::SessionInfo>>()> list = [this, volume] {
+    return sessions_.list(volume);
+  };
+  const auto sessions =
+      co_await bridge_.call<std::vector<nbd::SessionInfo>>(std::move(list), std::vector<nbd::SessionInfo>());
+  co_return CatalogExports::traffic_of(sessions);
 }
 
 Task<bool> end_sessions(nbd::Sessions& sessions) {

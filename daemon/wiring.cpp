@@ -126,6 +126,13 @@ void CatalogExports::detach(const nbd::Export& exported) {
   catalog_.detach(token.resource_id, token.session);
 }
 
+Traffic CatalogExports::traffic_of(const std::vector<nbd::SessionInfo>& sessions) {
+  Traffic traffic;
+  for (const nbd::SessionInfo& session : sessions)
+    traffic[decode(session.token).session] = {session.bytes_read, session.bytes_written};
+  return traffic;
+}
+
 // --- import and export
 // ------------------------------------------------------------------------------------------------
 Result<Volume> StoreTransfer::open_volume(VolumeId id) {

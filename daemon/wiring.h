@@ -12,6 +12,7 @@
 #include "control/transfer.h"
 #include "io/reactor.h"
 #include "nbd/export.h"
+#include "nbd/sessions.h"
 #include "store/store.h"
 
 namespace obraz {
@@ -25,6 +26,9 @@ class CatalogExports final : public nbd::ExportSource {
   boost::asio::awaitable<Answer<std::vector<nbd::ListedExport>>> list(nbd::Peer peer) override;
   boost::asio::awaitable<Answer<void>> attach(nbd::Export exported, nbd::Peer peer) override;
   void detach(const nbd::Export& exported) override;
+
+  // What went over the sessions, by the number that the catalog knows each by.
+  static Traffic traffic_of(const std::vector<nbd::SessionInfo>& sessions);
 
  private:
   SubjectRef subject_of(const nbd::Peer& peer);

@@ -124,7 +124,11 @@ constexpr unsigned kMaxLabels = 64;              //
 constexpr uint64_t kMaxProductIds = 64, kMaxProductId = 50;
 constexpr uint64_t kMaxSpaceNames = 100;  // counted in one call
 constexpr uint64_t kMaxFolders = 10'000;
-constexpr int kUsageMonths = 25;                   // of usage that are kept, the present one included
+constexpr uint64_t kMaxSchedules = 10'000;
+constexpr int64_t kMaxRetentionCount = 10'000;           // snapshots of each disk that a schedule keeps
+constexpr int64_t kMinRetentionSeconds = 60;             // or for how long
+constexpr int64_t kMaxRetentionSeconds = 3650 * 86'400;  //
+constexpr int kUsageMonths = 25;                         // of usage that are kept, the present one included
 constexpr unsigned kFirstUsageRoundSeconds = 60;   // from the start to the first count of exclusive bytes…
 constexpr unsigned kUsageRoundSeconds = 3600;      // …and from the end of one to the next
 constexpr int64_t kMaxTrashSeconds = 90 * 86'400;  // of a folder's window to have things back

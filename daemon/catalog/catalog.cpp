@@ -52,6 +52,7 @@ Catalog::Catalog(boost::asio::any_io_executor executor, StoreAccess& store, Cloc
       operations_(executor, clock_),
       purge_timer_(executor),
       usage_timer_(executor),
+      schedule_timer_(executor),
       background_ended_(executor) {}
 
 // --- start
@@ -96,6 +97,7 @@ boost::asio::awaitable<Answer<void>> Catalog::load() {
     entry->kind = record.has_disk()       ? Kind::disk
                   : record.has_snapshot() ? Kind::snapshot
                   : record.has_image()    ? Kind::image
+                  : record.has_schedule() ? Kind::schedule
                                           : Kind::folder;
     entry->record = std::move(record);
     clock_.advance_past(entry->created_at());
@@ -112,7 +114,7 @@ boost::asio::awaitable<Answer<void>> Catalog::load() {
       log::error("catalog: {} is there twice; {} is left alone", entry->title(), key);
       continue;
     }
-    if (entry->kind == Kind::folder) {
+    if (!has_volume(entry->kind)) {
       index_.insert(std::move(entry));
       continue;
     }
@@ -168,6 +170,7 @@ boost::asio::awaitable<Answer<void>> Catalog::load() {
     co_return forgotten;
   begin_background(keep_trash());
   begin_background(keep_usage());
+  begin_background(keep_schedules());
   co_return Answer<void>();
 }
 
@@ -228,6 +231,8 @@ void Catalog::settle(const Plan& plan, bool done) {
   for (const EntryRef& entry : plan.created) {
     if (done) {
       entry->set_status(v1::READY);
+      if (entry->kind == Kind::schedule)
+        schedule_timer_.cancel();
       measure_later(entry);
       look_later(entry);
     } else {
@@ -251,6 +256,8 @@ void Catalog::settle(const Plan& plan, bool done) {
     const bool was_in_trash = entry.in_trash();
     index_.change(change.entry, change.after);
     entry.set_status(status);
+    if (entry.kind == Kind::schedule)
+      schedule_timer_.cancel();  // it may be the next now
     if (entry.in_trash())
       purge_timer_.cancel();  // it may be the first now
     else if (was_in_trash)
@@ -613,7 +620,7 @@ void Catalog::detach(std::string_view resource_id, uint64_t session) {
 // --- counting space
 // ---------------------------------------------------------------------------------------------------
 void Catalog::measure_later(const EntryRef& entry) {
-  if (stopping_ || entry->kind == Kind::disk || entry->measured ||
+  if (stopping_ || (entry->kind != Kind::snapshot && entry->kind != Kind::image) || entry->measured ||
       to_measure_.size() >= limits::kMaxMeasurements)
     return;
   to_measure_.push_back(entry);
@@ -648,6 +655,7 @@ boost::asio::awaitable<void> Catalog::stop() {
   stopping_ = true;
   purge_timer_.cancel();
   usage_timer_.cancel();
+  schedule_timer_.cancel();
   while (background_ > 0)
     co_await background_ended_.wait();
 }

@@ -28,6 +28,7 @@
 #include "obraz/v1/folder_service.pb.h"
 #include "obraz/v1/image_service.pb.h"
 #include "obraz/v1/operation_service.pb.h"
+#include "obraz/v1/schedule_service.pb.h"
 #include "obraz/v1/snapshot_service.pb.h"
 #include "obraz/v1/trash_service.pb.h"
 #include "obraz/v1/usage_service.pb.h"
@@ -76,6 +77,9 @@ class Catalog {
   // Ends the sessions of a volume's clients, for whoever wants it detached. Without it nobody can.
   using Disconnect = std::function<awaitable<void>(VolumeId)>;
   void on_disconnect(Disconnect call) { disconnect_ = std::move(call); }
+  // What went over the attachments of a volume. Without it nobody knows.
+  using AskTraffic = std::function<awaitable<Traffic>(VolumeId)>;
+  void on_traffic(AskTraffic call) { ask_traffic_ = std::move(call); }
   // Told of each client of NBD that comes and goes, by its subject.
   using Attached = std::function<void(const Entry&, const Attachment&, bool comes)>;
   void on_attach(Attached call) { on_attach_ = std::move(call); }
@@ -85,7 +89,7 @@ class Catalog {
   awaitable<Answer<v1::Image>> get_image(Caller caller, v1::GetImageRequest request);
   awaitable<Answer<v1::Image>> get_latest(Caller caller, v1::GetImageLatestByFamilyRequest request);
   awaitable<Answer<v1::Snapshot>> get_snapshot(Caller caller, v1::GetSnapshotRequest request);
-  Answer<v1::Disk> get_disk(const Caller& caller, const v1::GetDiskRequest& request) const;
+  awaitable<Answer<v1::Disk>> get_disk(Caller caller, v1::GetDiskRequest request);
   Answer<v1::ListImagesResponse> list_images(const Caller& caller, const v1::ListImagesRequest& request);
   Answer<v1::ListDisksResponse> list_disks(const Caller& caller, const v1::ListDisksRequest& request) const;
   Answer<v1::ListSnapshotsResponse> list_snapshots(const Caller& caller,
@@ -132,6 +136,18 @@ class Catalog {
   // be.
   awaitable<bool> purge_expired(google::protobuf::Timestamp now);
   size_t trashed() const { return index_.trashed(); }
+
+  // --- schedules of snapshots (catalog_schedule.cpp)
+  Answer<v1::SnapshotSchedule> get_schedule(const Caller& caller,
+                                            const v1::GetSnapshotScheduleRequest& request) const;
+  Answer<v1::ListSnapshotSchedulesResponse> list_schedules(
+      const Caller& caller, const v1::ListSnapshotSchedulesRequest& request) const;
+  awaitable<Answer<OperationRef>> create_schedule(Caller caller, v1::CreateSnapshotScheduleRequest request);
+  awaitable<Answer<OperationRef>> update_schedule(Caller caller, v1::UpdateSnapshotScheduleRequest request);
+  awaitable<Answer<OperationRef>> delete_schedule(Caller caller, v1::DeleteSnapshotScheduleRequest request);
+  awaitable<Answer<OperationRef>> run_schedule(Caller caller, v1::RunSnapshotScheduleRequest request);
+  // Does what is due. load() has this done from then on. False: it could not be.
+  awaitable<bool> run_due_schedules(google::protobuf::Timestamp now);
 
   // --- usage (catalog_usage.cpp)
   Answer<v1::GetUsageResponse> get_usage(const Caller& caller, const v1::GetUsageRequest& request);
@@ -236,6 +252,25 @@ class Catalog {
   Answer<EntryRef> find_trashed(const Caller& caller, const std::string& folder_id,
                                 const std::string& resource) const;
   awaitable<void> keep_trash();
+
+  // Schedules of snapshots.
+  v1::SnapshotSchedule schedule_view(const Entry& entry) const;
+  static std::optional<int64_t> next_run_of(const Entry& schedule);  // nanoseconds
+  template <typename Request>
+  Answer<EntryRef> find_schedule(const Caller& caller, Right right, const Request& request) const;
+  // The parts of a request, checked, into the schedule.
+  template <typename Request>
+  Answer<void> take_schedule(const Subject& subject, const std::string& folder,
+                             const std::set<std::string>& fields, const Request& request,
+                             v1::SnapshotSchedule& schedule) const;
+  Answer<Plan> plan_create_schedule(const Caller& caller, const v1::CreateSnapshotScheduleRequest& request);
+  Answer<Plan> plan_update_schedule(const Caller& caller, const v1::UpdateSnapshotScheduleRequest& request);
+  Answer<Plan> plan_delete_schedule(const Caller& caller, const v1::DeleteSnapshotScheduleRequest& request);
+  // Of all its disks that are there, and the schedule with them.
+  Answer<Plan> plan_run(const Caller& caller, const EntryRef& schedule, google::protobuf::Timestamp now);
+  // Deletes what the schedule no longer keeps.
+  awaitable<void> retain(EntryRef schedule, google::protobuf::Timestamp now);
+  awaitable<void> keep_schedules();
   awaitable<Answer<void>> detach_all(const Caller& caller, const v1::DeleteDiskRequest& request);
 
   // Who may do what (catalog_access.cpp).
@@ -256,6 +291,7 @@ class Catalog {
   Answer<Plan> plan_set_access(const Caller& caller, const EntryRef& entry, Answer<Bindings> bindings);
 
   // Steps of deciding (catalog_rules.cpp).
+  static Caller daemon_caller(std::string method);  // for what the daemon does by itself
   std::string in_folder(const std::string& folder) const;
   static std::string in_trash(const Index::Contents& contents);
   Answer<EntryRef> find_folder(const Subject& subject, Right right, const std::string& id_or_name,
@@ -317,7 +353,7 @@ class Catalog {
 
   template <typename Response, typename Request, typename Append>
   Answer<Response> list(const Subject& subject, Kind kind, const Request& request, Append append) const;
-  v1::Disk disk_view(const Entry& entry) const;
+  static v1::Disk disk_view(const Entry& entry, const Traffic& traffic = {});
   v1::Folder folder_view(const Entry& entry) const;
   // Counts the space of a snapshot or image; in the background, one at a time, or now.
   void measure_later(const EntryRef& entry);
@@ -333,9 +369,10 @@ class Catalog {
   Attached on_attach_;
   std::deque<EntryRef> to_measure_, to_examine_, to_digest_;
   Disconnect disconnect_;
+  AskTraffic ask_traffic_;
   std::map<std::string, FolderUsage> usage_;  // by the folder's id
   bool measuring_ = false, stopping_ = false;
-  boost::asio::steady_timer purge_timer_, usage_timer_;
+  boost::asio::steady_timer purge_timer_, usage_timer_, schedule_timer_;
   unsigned background_ = 0;  // tasks that go on
   AsyncEvent background_ended_;
 };

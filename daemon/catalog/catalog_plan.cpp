@@ -70,6 +70,7 @@ System system_of(const Entry& entry) {
     case Kind::image:
       return system_from(entry.record.image());
     case Kind::folder:
+    case Kind::schedule:
       break;
   }
   OBRAZ_CHECK(!"a kind with a volume");
@@ -99,6 +100,7 @@ v1::ImageSource::Kind source_kind(Kind kind) {
     case Kind::image:
       return v1::ImageSource::IMAGE;
     case Kind::folder:
+    case Kind::schedule:
       break;
   }
   OBRAZ_CHECK(!"a kind with a volume");
@@ -123,6 +125,8 @@ EntryRef Catalog::new_entry(Kind kind, const Caller& caller, Resource resource) 
     *entry->record.mutable_image() = std::move(resource);
   else if constexpr (std::is_same_v<Resource, v1::Folder>)
     *entry->record.mutable_folder() = std::move(resource);
+  else if constexpr (std::is_same_v<Resource, v1::SnapshotSchedule>)
+    *entry->record.mutable_schedule() = std::move(resource);
   else
     *entry->record.mutable_snapshot() = std::move(resource);
   index_.insert(entry);
@@ -130,6 +134,7 @@ EntryRef Catalog::new_entry(Kind kind, const Caller& caller, Resource resource) 
 }
 
 template EntryRef Catalog::new_entry(Kind kind, const Caller& caller, v1::Folder resource);
+template EntryRef Catalog::new_entry(Kind kind, const Caller& caller, v1::SnapshotSchedule resource);
 
 void Catalog::reserve_change(Plan& plan, const EntryRef& entry, v1::ResourceRecord after) {
   entry->busy = true;

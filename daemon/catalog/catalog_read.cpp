@@ -28,13 +28,17 @@ v1::Snapshot snapshot_view(const Entry& entry) {
 
 }  // namespace
 
-v1::Disk Catalog::disk_view(const Entry& entry) const {
+v1::Disk Catalog::disk_view(const Entry& entry, const Traffic& traffic) {
   v1::Disk disk = with_status(entry.record.disk(), entry);
   for (const auto& [session, attachment] : entry.attachments) {
     v1::Attachment& shown = *disk.add_attachments();
     shown.set_client(attachment.client);
     *shown.mutable_since() = attachment.since;
     shown.set_read_only(attachment.read_only);
+    if (const auto bytes = traffic.find(session); bytes != traffic.end()) {
+      shown.set_bytes_read(int64_t(bytes->second.read));
+      shown.set_bytes_written(int64_t(bytes->second.written));
+    }
   }
   return disk;
 }
@@ -73,7 +77,7 @@ Answer<v1::ListFoldersResponse> Catalog::list_folders(const Caller& caller,
 
 std::string Catalog::name_of(VolumeId volume) const {
   for (const EntryRef& entry : index_.all())
-    if (entry->kind != Kind::folder && entry->volume() == volume)
+    if (has_volume(entry->kind) && entry->volume() == volume)
       return fmt::format("{}/{}", word_for(entry->kind), entry->name().empty() ? entry->id() : entry->name());
   return {};
 }
@@ -124,14 +128,18 @@ boost::asio::awaitable<Answer<v1::Snapshot>> Catalog::get_snapshot(Caller caller
   co_return snapshot_view(*snapshot);
 }
 
-Answer<v1::Disk> Catalog::get_disk(const Caller& caller, const v1::GetDiskRequest& request) const {
+boost::asio::awaitable<Answer<v1::Disk>> Catalog::get_disk(Caller caller, v1::GetDiskRequest request) {
   const auto folder = folder_of(*caller.subject, request.folder_id());
   if (!folder)
-    return std::unexpected(folder.error());
+    co_return std::unexpected(folder.error());
   const auto entry = find(*caller.subject, Right::see, Kind::disk, *folder, request.disk_id(), "disk_id");
   if (!entry)
-    return std::unexpected(entry.error());
-  return disk_view(**entry);
+    co_return std::unexpected(entry.error());
+  const EntryRef disk = *entry;
+  Traffic traffic;
+  if (ask_traffic_ && !disk->attachments.empty())
+    traffic = co_await ask_traffic_(disk->volume());
+  co_return disk_view(*disk, traffic);
 }
 
 template <typename Response, typename Request, typename Append>
@@ -164,7 +172,7 @@ Answer<v1::ListDisksResponse> Catalog::list_disks(const Caller& caller,
                                                   const v1::ListDisksRequest& request) const {
   return list<v1::ListDisksResponse>(
       *caller.subject, Kind::disk, request,
-      [this](auto& response, const EntryRef& entry) { *response.add_disks() = disk_view(*entry); });
+      [](auto& response, const EntryRef& entry) { *response.add_disks() = disk_view(*entry); });
 }
 
 Answer<v1::ListSnapshotsResponse> Catalog::list_snapshots(const Caller& caller,
@@ -174,6 +182,14 @@ Answer<v1::ListSnapshotsResponse> Catalog::list_snapshots(const Caller& caller,
                                            measure_later(entry);
                                            *response.add_snapshots() = snapshot_view(*entry);
                                          });
+}
+
+Answer<v1::ListSnapshotSchedulesResponse> Catalog::list_schedules(
+    const Caller& caller, const v1::ListSnapshotSchedulesRequest& request) const {
+  return list<v1::ListSnapshotSchedulesResponse>(*caller.subject, Kind::schedule, request,
+                                                 [this](auto& response, const EntryRef& entry) {
+                                                   *response.add_snapshot_schedules() = schedule_view(*entry);
+                                                 });
 }
 
 Answer<VolumeId> Catalog::find_volume(const Subject& subject, Right right, const std::string& folder_id,
@@ -301,6 +317,9 @@ v1::Operation Catalog::view(const Subject& subject, const OperationState& operat
         break;
       case Kind::folder:
         *response.add_folders() = folder_view(*entry);
+        break;
+      case Kind::schedule:
+        *response.add_snapshot_schedules() = schedule_view(*entry);
         break;
     }
   }

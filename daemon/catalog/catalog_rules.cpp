@@ -8,6 +8,11 @@
 
 namespace obraz {
 
+Caller Catalog::daemon_caller(std::string method) {
+  static const SubjectRef kDaemon = std::make_shared<const Subject>(Subject{"obrazd", {}, true});
+  return {kDaemon, "", 0, std::move(method)};
+}
+
 std::string Catalog::in_trash(const Index::Contents& contents) {
   return contents.trashed == 0 ? "" : fmt::format(", {} of them in the trash", contents.trashed);
 }

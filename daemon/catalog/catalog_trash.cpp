@@ -19,12 +19,6 @@ constexpr auto kLongestWait = std::chrono::minutes(10);
 constexpr auto kShortestWait = std::chrono::seconds(1);
 
 // Whom the operations that end a time in the trash name.
-const Caller& daemon_caller() {
-  static const Caller kDaemon{std::make_shared<const Subject>(Subject{"obrazd", {}, true}), "", 0,
-                              "TrashService.Expire"};
-  return kDaemon;
-}
-
 v1::TrashedResource trashed_view(const Entry& entry) {
   v1::TrashedResource shown;
   shown.set_kind(word_for(entry.kind));
@@ -163,8 +157,8 @@ boost::asio::awaitable<bool> Catalog::purge_expired(google::protobuf::Timestamp 
     const EntryRef entry = index_.first_to_purge();
     if (stopping_ || !entry || entry->busy || to_nanoseconds(entry->record.purge_at()) > to_nanoseconds(now))
       co_return true;
-    const auto purged = co_await run(
-        plan_removal(daemon_caller(), entry, fmt::format("Delete {} from the trash", entry->title())));
+    const auto purged = co_await run(plan_removal(daemon_caller("TrashService.Expire"), entry,
+                                                  fmt::format("Delete {} from the trash", entry->title())));
     if (!purged || (*purged)->message.has_error())
       co_return false;  // the operation has the reason
   }

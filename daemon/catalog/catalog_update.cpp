@@ -6,34 +6,10 @@
 #include "base/size.h"
 #include "catalog/catalog.h"
 #include "catalog/rules.h"
+#include "catalog/update_fields.h"
 
 namespace obraz {
 namespace {
-
-using Fields = std::set<std::string>;
-
-// What all resources have: into `resource`, as far as `fields` names it.
-template <typename Resource, typename Request>
-Answer<void> take_common(const Fields& fields, const Request& request, Resource& resource) {
-  if (fields.contains("name")) {
-    if (const auto legal = rules::check_name(request.name()); !legal)
-      return legal;
-    resource.set_name(request.name());
-  }
-  if (fields.contains("description")) {
-    if (const auto legal = rules::check_description(request.description()); !legal)
-      return legal;
-    resource.set_description(request.description());
-  }
-  if (fields.contains("labels")) {
-    if (const auto legal = rules::check_labels({request.labels().begin(), request.labels().end()}); !legal)
-      return legal;
-    *resource.mutable_labels() = request.labels();
-  }
-  if (fields.contains("delete_protection"))
-    resource.set_delete_protection(request.delete_protection());
-  return {};
-}
 
 // What disks and images have beside: of the system on them.
 template <typename Resource, typename Request>
@@ -262,11 +238,11 @@ Answer<Catalog::Plan> Catalog::plan_delete_folder(const Caller& caller,
   if (const auto allowed = check_unprotected(**entry, "folder_id"); !allowed)
     return std::unexpected(allowed.error());
   if (const Index::Contents contents = index_.contents((*entry)->id()); !contents.empty())
-    return refuse(
-        ErrorCode::failed_precondition, "folder_id",
-        fmt::format("{} is not empty: it has {} images, {} disks and {} snapshots{}", (*entry)->title(),
-                    contents.counts[size_t(Kind::image)], contents.counts[size_t(Kind::disk)],
-                    contents.counts[size_t(Kind::snapshot)], in_trash(contents)));
+    return refuse(ErrorCode::failed_precondition, "folder_id",
+                  fmt::format("{} is not empty: it has {} images, {} disks, {} snapshots and {} schedules{}",
+                              (*entry)->title(), contents.counts[size_t(Kind::image)],
+                              contents.counts[size_t(Kind::disk)], contents.counts[size_t(Kind::snapshot)],
+                              contents.counts[size_t(Kind::schedule)], in_trash(contents)));
   Plan plan;
   plan.operation = operations_.begin(caller, "Delete " + (*entry)->title(), {(*entry)->id()});
   (*entry)->busy = (*entry)->deleting = true;

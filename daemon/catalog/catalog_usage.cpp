@@ -86,7 +86,7 @@ void Catalog::append_usage(Plan& plan, Transaction& transaction) {
   const google::protobuf::Timestamp now = clock_.next();
   std::set<std::string> folders;
   const auto close = [&](const Entry& entry) {
-    if (entry.kind == Kind::folder)
+    if (!has_volume(entry.kind))
       return;
     FolderUsage& usage = usage_[entry.folder()];
     add_usage(usage.rows, usage, entry, to_nanoseconds(now));
@@ -95,7 +95,7 @@ void Catalog::append_usage(Plan& plan, Transaction& transaction) {
   for (const EntryRef& entry : plan.removed)
     close(*entry);
   for (Plan::Changed& change : plan.changed) {
-    if (change.access || change.entry->kind == Kind::folder)
+    if (change.access || !has_volume(change.entry->kind))
       continue;
     const v1::ResourceRecord& before = change.entry->record;
     if (size_bytes_of(before) == size_bytes_of(change.after) && os_of(before) == os_of(change.after))

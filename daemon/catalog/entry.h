@@ -29,7 +29,13 @@ struct Attachment {
   google::protobuf::Timestamp since = {};
 };
 
-// Calls `visit` with the Image, Disk, Snapshot or Folder in the record (const or not).
+// What went over attachments until now, by session.
+struct SessionBytes {
+  uint64_t read = 0, written = 0;
+};
+using Traffic = std::map<uint64_t, SessionBytes>;
+
+// Calls `visit` with the Image, Disk, Snapshot, Folder or SnapshotSchedule in the record (const or not).
 template <typename Record, typename Visitor>
 auto visit_resource(Record& record, Visitor&& visit) {
   if constexpr (std::is_const_v<Record>) {
@@ -42,6 +48,8 @@ auto visit_resource(Record& record, Visitor&& visit) {
         return visit(record.snapshot());
       case v1::ResourceRecord::kFolder:
         return visit(record.folder());
+      case v1::ResourceRecord::kSchedule:
+        return visit(record.schedule());
       default:
         break;
     }
@@ -55,6 +63,8 @@ auto visit_resource(Record& record, Visitor&& visit) {
         return visit(*record.mutable_snapshot());
       case v1::ResourceRecord::kFolder:
         return visit(*record.mutable_folder());
+      case v1::ResourceRecord::kSchedule:
+        return visit(*record.mutable_schedule());
       default:
         break;
     }

@@ -174,7 +174,7 @@ EntryRef Index::find(Kind kind, std::string_view folder, std::string_view id_or_
 EntryRef Index::find_export(std::string_view export_name) const {
   if (is_id(export_name)) {
     const EntryRef entry = find_id(export_name);
-    return entry && entry->kind != Kind::folder ? entry : nullptr;
+    return entry && has_volume(entry->kind) ? entry : nullptr;
   }
   const size_t slash = export_name.find('/');
   if (slash == std::string_view::npos)
@@ -216,6 +216,12 @@ void Index::each(Kind kind, std::string_view folder,
   for (auto at = by_name_.lower_bound({kind, std::string(folder), std::string(), std::string()});
        is_in(at, kind, folder) && visit(at->second); ++at) {
   }
+}
+
+void Index::each_of(Kind kind, const std::function<void(const EntryRef&)>& visit) const {
+  for (auto at = by_name_.lower_bound({kind, std::string(), std::string(), std::string()});
+       at != by_name_.end() && std::get<0>(at->first) == kind; ++at)
+    visit(at->second);
 }
 
 bool Index::is_in(ByName::const_iterator at, Kind kind, std::string_view folder) const {

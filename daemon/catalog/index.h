@@ -8,6 +8,7 @@
 // go. Thread: the control thread.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <set>
@@ -61,12 +62,16 @@ class Index {
   Page list(Kind kind, std::string_view folder, const ListQuery& query, const Visible& visible) const;
   // By name, then id, until `visit` says false.
   void each(Kind kind, std::string_view folder, const std::function<bool(const EntryRef&)>& visit) const;
+  // In all folders, in no order that means anything.
+  void each_of(Kind kind, const std::function<void(const EntryRef&)>& visit) const;
 
   struct Contents {
-    uint64_t counts[5] = {};  // by kind, the trash included
+    uint64_t counts[kKindEnd] = {};  // by kind, the trash included
     uint64_t trashed = 0;
     int64_t bytes = 0;
-    bool empty() const { return counts[1] + counts[2] + counts[3] == 0; }
+    bool empty() const {
+      return std::ranges::all_of(counts, [](uint64_t count) { return count == 0; });
+    }
   };
   Contents contents(const std::string& folder) const;
 
@@ -102,7 +107,7 @@ class Index {
   std::set<std::tuple<Kind, std::string, std::string>> reserved_;
   std::unordered_map<std::string, Contents> contents_;  // by folder
   std::unordered_map<std::string, std::set<EntryRef>> bound_;
-  size_t counts_[5] = {};
+  size_t counts_[kKindEnd] = {};
 
   using Instant = std::pair<int64_t, std::string>;  // then by id
   std::unordered_map<std::string, EntryRef> trash_;

@@ -33,6 +33,8 @@ const char* word_for(Kind kind) {
       return "image";
     case Kind::folder:
       return "folder";
+    case Kind::schedule:
+      return "schedule";
   }
   OBRAZ_CHECK(!"a kind");
 }

@@ -71,6 +71,7 @@ Services::Services(Catalog& catalog, Jobs& jobs, StoreAccess& store, DaemonFacts
   add_disks_and_snapshots();
   add_folders();
   add_trash();
+  add_schedules();
   add_usage();
   add_operations();
   add_access("ImageService", Kind::image);
@@ -156,7 +157,7 @@ boost::asio::awaitable<Answer<OperationRef>> Services::create_image(Caller calle
 void Services::add_disks_and_snapshots() {
   methods_.add_unary<v1::GetDiskRequest>(
       "DiskService.Get", [this](SubjectRef subject, v1::GetDiskRequest request) {
-        return ready(catalog_.get_disk(reader(std::move(subject)), request));
+        return catalog_.get_disk(reader(std::move(subject)), std::move(request));
       });
   methods_.add_unary<v1::ListDisksRequest>(
       "DiskService.List", [this](SubjectRef subject, v1::ListDisksRequest request) {
@@ -238,6 +239,33 @@ void Services::add_trash() {
   add_mutating<v1::PurgeRequest>("TrashService.Purge", [this](Caller caller, v1::PurgeRequest request) {
     return catalog_.purge(std::move(caller), std::move(request));
   });
+}
+
+void Services::add_schedules() {
+  methods_.add_unary<v1::GetSnapshotScheduleRequest>(
+      "SnapshotScheduleService.Get", [this](SubjectRef subject, v1::GetSnapshotScheduleRequest request) {
+        return ready(catalog_.get_schedule(reader(std::move(subject)), request));
+      });
+  methods_.add_unary<v1::ListSnapshotSchedulesRequest>(
+      "SnapshotScheduleService.List", [this](SubjectRef subject, v1::ListSnapshotSchedulesRequest request) {
+        return ready(catalog_.list_schedules(reader(std::move(subject)), request));
+      });
+  add_mutating<v1::CreateSnapshotScheduleRequest>(
+      "SnapshotScheduleService.Create", [this](Caller caller, v1::CreateSnapshotScheduleRequest request) {
+        return catalog_.create_schedule(std::move(caller), std::move(request));
+      });
+  add_mutating<v1::UpdateSnapshotScheduleRequest>(
+      "SnapshotScheduleService.Update", [this](Caller caller, v1::UpdateSnapshotScheduleRequest request) {
+        return catalog_.update_schedule(std::move(caller), std::move(request));
+      });
+  add_mutating<v1::DeleteSnapshotScheduleRequest>(
+      "SnapshotScheduleService.Delete", [this](Caller caller, v1::DeleteSnapshotScheduleRequest request) {
+        return catalog_.delete_schedule(std::move(caller), std::move(request));
+      });
+  add_mutating<v1::RunSnapshotScheduleRequest>(
+      "SnapshotScheduleService.Run", [this](Caller caller, v1::RunSnapshotScheduleRequest request) {
+        return catalog_.run_schedule(std::move(caller), std::move(request));
+      });
 }
 
 void Services::add_usage() {

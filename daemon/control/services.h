@@ -52,6 +52,7 @@ class Services {
   void add_disks_and_snapshots();
   void add_folders();
   void add_trash();
+  void add_schedules();
   void add_usage();
   void add_operations();
   void add_access(const std::string& service, Kind kind);

@@ -27,6 +27,7 @@ Session::Session(Sessions& sessions, uint64_t id, Adoption adoption, Volume volu
       file_(reactor_.register_file(socket_.get())),
       volume_(std::move(volume)),
       export_name_(std::move(adoption.terms.exported.name)),
+      token_(std::move(adoption.terms.exported.token)),
       peer_(std::move(adoption.peer.description)),
       read_only_(adoption.terms.exported.read_only || volume_.kind() == VolumeKind::frozen),
       structured_(adoption.terms.structured),
@@ -49,6 +50,7 @@ SessionInfo Session::info() const {
   info.id = id_;
   info.volume = volume_.id();
   info.export_name = export_name_;
+  info.token = token_;
   info.peer = peer_;
   info.read_only = read_only_;
   info.since = since_;

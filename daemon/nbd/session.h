@@ -84,7 +84,7 @@ class Session {
   Descriptor socket_;
   RingFile file_;
   Volume volume_;
-  const std::string export_name_, peer_;
+  const std::string export_name_, token_, peer_;
   const bool read_only_, structured_, base_allocation_;
   const std::time_t since_;
   std::move_only_function<void()> ended_;

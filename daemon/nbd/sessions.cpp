@@ -46,13 +46,6 @@ Task<void> Sessions::run(Session& session) {
   ended();
 }
 
-Task<std::vector<SessionInfo>> Sessions::list() {
-  std::vector<SessionInfo> infos;
-  for (const Session& session : sessions_)
-    infos.push_back(session.info());
-  co_return infos;
-}
-
 uint64_t Sessions::in_flight() const {
   uint64_t requests = 0;
   for (const Session& session : sessions_)
@@ -69,6 +62,14 @@ bool concerns(const Session& session, std::optional<VolumeId> volume) {
 }
 
 }  // namespace
+
+Task<std::vector<SessionInfo>> Sessions::list(std::optional<VolumeId> volume) {
+  std::vector<SessionInfo> infos;
+  for (const Session& session : sessions_)
+    if (concerns(session, volume))
+      infos.push_back(session.info());
+  co_return infos;
+}
 
 Task<void> Sessions::cut_off_later(Timer& timer, std::optional<VolumeId> volume) {
   const bool passed = co_await timer.wait_us(options_.grace_us);

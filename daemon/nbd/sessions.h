@@ -43,6 +43,7 @@ struct SessionInfo {
   uint64_t id = 0;  // of this run of the daemon
   VolumeId volume;
   std::string export_name, peer;
+  std::string token;  // of the export, as its source gave it
   bool read_only = false;
   std::time_t since = 0;
   uint64_t requests = 0;       // received, good and bad
@@ -68,8 +69,8 @@ class Sessions {
   // The same for the sessions of one volume; returns how many there were.
   Task<unsigned> close_sessions_of(VolumeId volume);
 
-  // A task, so that it fits AsioBridge::call as it is.
-  Task<std::vector<SessionInfo>> list();
+  // Of one volume, or all. A task, so that it fits AsioBridge::call as it is.
+  Task<std::vector<SessionInfo>> list(std::optional<VolumeId> volume = std::nullopt);
   size_t count() const { return sessions_.size(); }
   uint64_t in_flight() const;  // requests of all, each a coroutine
 

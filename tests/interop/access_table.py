@@ -55,6 +55,8 @@ class Table:
             made["OPERATION"] = self.root("operation", "list")["operations"][0]["id"]  # the newest
         elif word == "SNAPSHOT":
             self.root("snapshot", "create", "--folder", "f", "--name", name, "--disk", made["DISK"])
+        elif word == "SCHEDULE":
+            self.root("schedule", "create", "--folder", "f", "--name", name, "--every", "@yearly", "--disk", made["DISK"])
         elif word == "FOLDER":
             self.root("folder", "create", "--name", name)
             grant_roles(self, name)
@@ -73,12 +75,12 @@ class Table:
                 "LOCKED": f"{self.work}/{self.new_name()}", "SOURCE": f"{self.work}/files/source",
                 "SECRET": f"{self.work}/files/secret"}
         words = re.findall(r"\b[A-Z]{3,}\b", command)
-        needed = [word for word in ("IMAGE", "DISK", "SNAPSHOT", "FOLDER", "TRASHED") if word in words]
-        if {"SNAPSHOT", "OPERATION"} & set(words) and "DISK" not in needed:
+        needed = [word for word in ("IMAGE", "DISK", "SNAPSHOT", "SCHEDULE", "FOLDER", "TRASHED") if word in words]
+        if {"SNAPSHOT", "SCHEDULE", "OPERATION"} & set(words) and "DISK" not in needed:
             needed.insert(0, "DISK")
         for word in needed:
             self.make(word, subject, made)
-        line = re.sub(r"\b(NEW|FILE|LOCKED|SOURCE|SECRET|IMAGE|DISK|SNAPSHOT|FOLDER|OPERATION|TRASHED)\b", lambda match: made[match[0]],
+        line = re.sub(r"\b(NEW|FILE|LOCKED|SOURCE|SECRET|IMAGE|DISK|SNAPSHOT|SCHEDULE|FOLDER|OPERATION|TRASHED)\b", lambda match: made[match[0]],
                       command).split()
         if line[0] == "nbd":
             done = self.run(["nbdinfo", "--size", f"nbd+unix:///{line[1]}?socket={self.work}/store/nbd.sock"],

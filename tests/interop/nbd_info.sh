@@ -43,6 +43,17 @@ map_shows_data_and_holes() {
   nbdinfo --map "$(uri e)" | awk '{print $1, $2, $3}' | tee "$work/map"
   expect "the map" "0 1048576 3,1048576 65536 0,1114112 7274496 3" "$(paste -s -d, "$work/map")"
 }
+# What an attached client has read and written is told of it.
+traffic_is_counted() {
+  python_client <<'END'
+h = connect("disk/d")
+h.pread(8192, 0)
+h.pwrite(bytes(range(256)) * 16, 4096)
+attachments = obraz("disk", "get", "d")["attachments"]
+assert [(a["bytes_read"], a["bytes_written"]) for a in attachments] == [(8192, 4096)], attachments
+h.shutdown()
+END
+}
 
 step "start obrazd" start_daemon
 step "make a disk" new_disk d 64M
@@ -51,6 +62,7 @@ step "and a snapshot" obraz snapshot create --name s --disk d
 step "nbdinfo sees what a disk can do" a_disk_can
 step "and what a snapshot cannot" a_snapshot_cannot
 step "all exports are listed" all_are_listed
+step "what a client read and wrote is counted" traffic_is_counted
 step "an id is a name, too" ids_are_names
 step "the map shows data and holes" map_shows_data_and_holes
 step "stop obrazd" stop_daemon

@@ -184,12 +184,12 @@ TEST_F(AccessCatalogTest, BindingsStayAndEndWithTheirResource) {
   harness.restart(true);
   v1::GetDiskRequest request;
   request.set_disk_id("d");
-  EXPECT_TRUE(catalog().get_disk(alice, request));
+  EXPECT_TRUE(harness.run(catalog().get_disk(alice, request)));
   EXPECT_EQ(records("access/"), 1u);
   ASSERT_TRUE(harness.delete_disk("d"));
   EXPECT_EQ(records("access/"), 0u);
   ASSERT_TRUE(harness.create_disk("d", 4 * limits::MiB));
-  EXPECT_EQ(catalog().get_disk(alice, request).error().code, ErrorCode::not_found);
+  EXPECT_EQ(harness.run(catalog().get_disk(alice, request)).error().code, ErrorCode::not_found);
 }
 
 // The default folder has no record of its own until something about it is changed.
@@ -232,7 +232,7 @@ TEST_F(AccessCatalogTest, ARenamedResourceKeepsItsBindings) {
   ASSERT_TRUE(harness.run(catalog().update_disk(kRoot, update)));
   v1::GetDiskRequest request;
   request.set_disk_id("e");
-  EXPECT_TRUE(catalog().get_disk(alice, request));
+  EXPECT_TRUE(harness.run(catalog().get_disk(alice, request)));
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ class CatalogTest : public testing::Test {
   v1::Disk disk(const std::string& name) {
     v1::GetDiskRequest request;
     request.set_disk_id(name);
-    const auto disk = catalog().get_disk(kRoot, request);
+    const auto disk = harness.run(catalog().get_disk(kRoot, request));
     EXPECT_TRUE(disk) << name;
     return disk.value_or(v1::Disk());
   }
@@ -126,6 +126,30 @@ TEST_F(CatalogTest, WhatIsAttachedIsNotDeleted) {
   EXPECT_NE(refused.error().message.find("unix pid 1"), std::string::npos);
   catalog().detach(found->resource_id, 7);
   EXPECT_TRUE(good(harness.delete_disk("vm1")));
+}
+
+TEST_F(CatalogTest, AnAttachmentSaysWhatWentOverIt) {
+  ASSERT_TRUE(harness.create_disk("vm1", 8 * MiB));
+  unsigned asked = 0;
+  catalog().on_traffic([&asked](VolumeId) -> boost::asio::awaitable<Traffic> {
+    ++asked;
+    co_return Traffic{{7, {4096, 512}}};
+  });
+  EXPECT_EQ(disk("vm1").attachments_size(), 0);
+  EXPECT_EQ(asked, 0u);  // nobody is there
+  const auto found = catalog().find_export(*kRoot.subject, "disk/vm1");
+  ASSERT_TRUE(found);
+  ASSERT_TRUE(catalog().attach(found->resource_id, 7, {"user:a", "first"}));
+  ASSERT_TRUE(catalog().attach(found->resource_id, 8, {"user:a", "not in transmission yet"}));
+  const v1::Disk shown = disk("vm1");
+  ASSERT_EQ(shown.attachments_size(), 2);
+  EXPECT_EQ(shown.attachments(0).bytes_read(), 4096);
+  EXPECT_EQ(shown.attachments(0).bytes_written(), 512);
+  EXPECT_FALSE(shown.attachments(1).has_bytes_read());
+  const auto listed = catalog().list_disks(kRoot, {});
+  EXPECT_FALSE(listed->disks(0).attachments(0).has_bytes_read());
+  catalog().detach(found->resource_id, 7);
+  catalog().detach(found->resource_id, 8);
 }
 
 TEST_F(CatalogTest, WhatIsBeingDeletedIsNotAttached) {

@@ -75,7 +75,7 @@ class FoldersTest : public testing::Test {
     v1::GetDiskRequest request;
     request.set_folder_id(folder);
     request.set_disk_id(name);
-    const auto found = catalog().get_disk(kRoot, request);
+    const auto found = harness.run(catalog().get_disk(kRoot, request));
     EXPECT_TRUE(found) << name;
     return found.value_or(v1::Disk());
   }

@@ -68,17 +68,15 @@ class TrashTest : public testing::Test {
 
 TEST_F(TrashTest, WhatIsDeletedIsGoneForEverybodyAndCanBeHadBack) {
   ASSERT_TRUE(done(harness.create_disk("vm1", 8 * MiB)));
-  const auto before = catalog().get_disk(kRoot, [] {
-    v1::GetDiskRequest request;
-    request.set_disk_id("vm1");
-    return request;
-  }());
+  v1::GetDiskRequest by_name;
+  by_name.set_disk_id("vm1");
+  const auto before = harness.run(catalog().get_disk(kRoot, by_name));
   ASSERT_TRUE(before);
   ASSERT_TRUE(done(harness.delete_disk("vm1")));
   EXPECT_EQ(harness.disk_names(), "");
   v1::GetDiskRequest by_id;
   by_id.set_disk_id(before->id());
-  EXPECT_EQ(catalog().get_disk(kRoot, by_id).error().code, ErrorCode::not_found);
+  EXPECT_EQ(harness.run(catalog().get_disk(kRoot, by_id)).error().code, ErrorCode::not_found);
   EXPECT_FALSE(catalog().find_export(*kRoot.subject, before->id()));
   EXPECT_FALSE(catalog().find_export(*kRoot.subject, "disk/vm1"));
   EXPECT_FALSE(harness.delete_disk(before->id()));
@@ -89,7 +87,7 @@ TEST_F(TrashTest, WhatIsDeletedIsGoneForEverybodyAndCanBeHadBack) {
             3600 * kNanosecondsPerSecond);
   ASSERT_TRUE(done(restore("disk/vm1")));
   EXPECT_EQ(names(), "");
-  const auto after = catalog().get_disk(kRoot, by_id);
+  const auto after = harness.run(catalog().get_disk(kRoot, by_id));
   ASSERT_TRUE(after);
   EXPECT_EQ(after->SerializeAsString(), before->SerializeAsString());
   EXPECT_TRUE(catalog().find_export(*kRoot.subject, "disk/vm1"));

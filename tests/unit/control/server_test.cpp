@@ -233,7 +233,7 @@ TEST_F(ControlServerTest, EveryMethodOfTheProtocolIsThere) {
         v1::GetSnapshotRequest::descriptor()->file(), v1::GetOperationRequest::descriptor()->file(),
         v1::DiffRequest::descriptor()->file(), v1::GetFolderRequest::descriptor()->file(),
         v1::GetStatusRequest::descriptor()->file(), v1::ListTrashRequest::descriptor()->file(),
-        v1::GetUsageRequest::descriptor()->file()}) {
+        v1::GetUsageRequest::descriptor()->file(), v1::GetSnapshotScheduleRequest::descriptor()->file()}) {
     for (int i = 0; i < file->service_count(); ++i) {
       for (int k = 0; k < file->service(i)->method_count(); ++k)
         declared.insert(file->service(i)->name() + "." + file->service(i)->method(k)->name());
