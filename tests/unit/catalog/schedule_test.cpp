@@ -7,7 +7,8 @@ namespace {
 
 using limits::MiB;
 constexpr int64_t kDay = 86'400;
-constexpr int64_t kStart = 2'240'524'800;  // 2040-12-31 00:00:00, a Monday: later than any clock that runs this
+constexpr int64_t kStart =
+    2'240'524'800;  // 2040-12-31 00:00:00, a Monday: later than any clock that runs this
 
 class ScheduleTest : public testing::Test {
  protected:
@@ -21,7 +22,8 @@ class ScheduleTest : public testing::Test {
   void at(int64_t seconds) { harness.set_time((kStart + seconds) * kNanosecondsPerSecond); }
   void run_due(int64_t seconds) {
     at(seconds);
-    EXPECT_TRUE(harness.run(catalog().run_due_schedules(to_timestamp((kStart + seconds) * kNanosecondsPerSecond))));
+    EXPECT_TRUE(
+        harness.run(catalog().run_due_schedules(to_timestamp((kStart + seconds) * kNanosecondsPerSecond))));
     settle();
   }
   // What goes on in the background looks at a schedule that has changed, too: here, before the next step.
@@ -29,7 +31,8 @@ class ScheduleTest : public testing::Test {
   Catalog& catalog() { return harness.catalog(); }
   static bool done(const Answer<OperationRef>& answer) { return answer && !(*answer)->message.has_error(); }
 
-  static v1::CreateSnapshotScheduleRequest daily(const std::string& name, std::vector<std::string> disks = {"vm1"}) {
+  static v1::CreateSnapshotScheduleRequest daily(const std::string& name,
+                                                 std::vector<std::string> disks = {"vm1"}) {
     v1::CreateSnapshotScheduleRequest request;
     request.set_name(name);
     request.mutable_schedule_policy()->set_expression("0 3 * * *");
@@ -133,7 +136,8 @@ TEST_F(ScheduleTest, TheNewestAreKept) {
   ASSERT_TRUE(done(harness.run(catalog().create_snapshots(kRoot, own))));
   for (int day = 1; day <= 4; ++day)
     run_due(day * kDay);
-  EXPECT_EQ(snapshots(), "daily-20410103-0000-1 daily-20410103-0000-2 daily-20410104-0000-1 daily-20410104-0000-2 mine");
+  EXPECT_EQ(snapshots(),
+            "daily-20410103-0000-1 daily-20410103-0000-2 daily-20410104-0000-1 daily-20410104-0000-2 mine");
   ASSERT_TRUE(done(update("retention_policy", [](auto& change) { change.set_snapshot_count(1); })));
   run_due(5 * kDay);
   EXPECT_EQ(snapshots(), "daily-20410105-0000-1 daily-20410105-0000-2 mine");
@@ -248,7 +252,8 @@ TEST_F(ScheduleTest, WhatIsWrongIsRefusedAndNothingIsThere) {
   wrong.mutable_schedule_policy()->mutable_start_at()->set_seconds(-1);
   EXPECT_EQ(refused(wrong, "schedule_policy.start_at"), ErrorCode::invalid_argument);
   EXPECT_EQ(refused(daily("daily", {}), "disk_ids"), ErrorCode::invalid_argument);
-  EXPECT_EQ(refused(daily("daily", std::vector<std::string>(33, "vm1")), "disk_ids"), ErrorCode::invalid_argument);
+  EXPECT_EQ(refused(daily("daily", std::vector<std::string>(33, "vm1")), "disk_ids"),
+            ErrorCode::invalid_argument);
   EXPECT_EQ(refused(daily("daily", {"vm1", "vm1"}), "disk_ids"), ErrorCode::invalid_argument);
   EXPECT_EQ(refused(daily("daily", {"vm9"}), "disk_ids"), ErrorCode::not_found);
   for (const int64_t count : {int64_t(0), int64_t(-1), limits::kMaxRetentionCount + 1}) {
@@ -292,7 +297,8 @@ TEST_F(ScheduleTest, ItIsDeletedItsSnapshotsStayAndItsFolderIsNotEmptyWithIt) {
   v1::DeleteSnapshotScheduleRequest remove;
   remove.set_snapshot_schedule_id("daily");
   remove.set_folder_id("f");
-  EXPECT_EQ(harness.run(catalog().delete_schedule(kRoot, remove)).error().code, ErrorCode::failed_precondition);
+  EXPECT_EQ(harness.run(catalog().delete_schedule(kRoot, remove)).error().code,
+            ErrorCode::failed_precondition);
   v1::UpdateSnapshotScheduleRequest unprotect;
   unprotect.set_snapshot_schedule_id("daily");
   unprotect.set_folder_id("f");
