@@ -505,38 +505,21 @@ void State::erase_cells(const ResourcePlace& place) {
   for (uint64_t cell = place.cell; cell < place.cell + place.cells; ++cell)
     std::memset(table.edit(cell * disk::kResourceCellSize, disk::kResourceCellSize), 0,
                 disk::kResourceCellSize);
-  auto next = free_cells_.lower_bound(place.cell);
-  uint64_t first = place.cell, count = place.cells;
-  if (next != free_cells_.end() && next->first == first + count) {
-    count += next->second;
-    next = free_cells_.erase(next);
-  }
-  if (next != free_cells_.begin()) {
-    const auto previous = std::prev(next);
-    if (previous->first + previous->second == first) {
-      previous->second += count;
-      return;
-    }
-  }
-  free_cells_.emplace(first, count);
+  free_cells_.add(place.cell, place.cells);
 }
 
 void State::write_cells(const std::string& key, const std::string& value) {
   Table& table = tables_[disk::kResources];
   const uint64_t cells =
       divide_up(disk::kResourceHeaderSize + key.size() + value.size(), disk::kResourceCellSize);
-  auto run = std::ranges::find_if(free_cells_, [&](const auto& r) { return r.second >= cells; });
-  if (run == free_cells_.end()) {
-    const uint64_t have = table.length_bytes() / disk::kResourceCellSize;
+  std::optional<uint64_t> first = free_cells_.take(cells);
+  if (!first) {
+    first = table.length_bytes() / disk::kResourceCellSize;
     const uint64_t more = round_up(cells, kPageSize / disk::kResourceCellSize) * 2;
-    table.resize((have + more) * disk::kResourceCellSize);
-    run = free_cells_.emplace(have, more).first;  // a free run that ends at `have` stays a run of its own
+    table.resize((*first + more) * disk::kResourceCellSize);
+    free_cells_.add(*first + cells, more - cells);
   }
-  const ResourcePlace place{run->first, cells};
-  const uint64_t left = run->second - cells;
-  free_cells_.erase(run);
-  if (left > 0)
-    free_cells_.emplace(place.cell + cells, left);
+  const ResourcePlace place{*first, cells};
   places_[key] = place;
   std::vector<std::byte> bytes(cells * disk::kResourceCellSize);
   bytes[0] = std::byte{1};
@@ -785,12 +768,10 @@ Status State::adopt_tables() {
   for (uint64_t cell = 0; cell < cells;) {
     const std::byte* at = resources.at(cell * disk::kResourceCellSize);
     if (*at == std::byte{0}) {
-      if (auto last = free_cells_.empty() ? free_cells_.end() : std::prev(free_cells_.end());
-          last != free_cells_.end() && last->first + last->second == cell)
-        ++last->second;
-      else
-        free_cells_.emplace(cell, 1);
-      ++cell;
+      const uint64_t first = cell;
+      while (cell < cells && *resources.at(cell * disk::kResourceCellSize) == std::byte{0})
+        ++cell;
+      free_cells_.add(first, cell - first);
       continue;
     }
     const uint64_t key = load_le<uint16_t>(at + 2), value = load_le<uint32_t>(at + 4);

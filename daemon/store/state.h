@@ -19,6 +19,7 @@
 
 #include "base/result.h"
 #include "store/disk_format.h"
+#include "store/free_runs.h"
 #include "store/node_cache.h"
 #include "store/request_order.h"
 #include "store/space.h"
@@ -246,7 +247,7 @@ class State {
   std::vector<std::shared_ptr<VolumeState>> changed_volumes_;
   std::map<std::string, std::string> resources_;
   boost::unordered_flat_map<std::string, ResourcePlace> places_;
-  std::map<uint64_t, uint64_t> free_cells_;  // first → count
+  FreeRuns free_cells_;  // of the table of resources
   std::vector<disk::DropEntry> dead_, unreadable_dead_;
   std::vector<Page> retired_;
   VolumeId next_volume_{1};
