@@ -482,14 +482,19 @@ class CommandLine {
     }
   }
 
-  // Of the commands on access: what they are about.
-  CLI::App* about(CLI::App* access, const char* name, const char* description, Action action) {
-    CLI::App* leaf = this->leaf(access, name, description, action);
+  // At most one of an image, a disk and a snapshot.
+  CLI::App* name_resource(CLI::App* leaf) {
     CLI::App* resource = leaf->add_option_group("resource");
     resource->add_option("--image", arguments_.image, "of an image")->type_name("IMAGE");
     resource->add_option("--disk", arguments_.disk, "of a disk")->type_name("DISK");
     resource->add_option("--snapshot", arguments_.snapshot, "of a snapshot")->type_name("SNAPSHOT");
     resource->require_option(0, 1);
+    return resource;
+  }
+  // Of the commands on access: what they are about.
+  CLI::App* about(CLI::App* access, const char* name, const char* description, Action action) {
+    CLI::App* leaf = this->leaf(access, name, description, action);
+    CLI::App* resource = name_resource(leaf);
     leaf->callback([this, resource, action] {
       if (resource->count_all() == 0 && folder_->count() == 0)
         throw CLI::RequiredError("one of --folder, --image, --disk and --snapshot");
@@ -543,7 +548,10 @@ class CommandLine {
     usage->add_option("--to", arguments_.to_month, "the last month (default: the present one)")
         ->type_name("YEAR-MONTH");
     CLI::App* operations = group("operation", "operations: what was asked for, and what became of it");
-    leaf(operations, "list", "list the operations, the newest first", &Commands::operation_list);
+    name_resource(leaf(
+        operations, "list",
+        "list the operations, the newest first; all, or those on one resource, or on a folder and all in it",
+        &Commands::operation_list));
     target(leaf(operations, "get", "show one operation", &Commands::operation_get), "OPERATION", "its id");
     target(leaf(operations, "watch", "follow an operation to its end", &Commands::operation_watch),
            "OPERATION", "its id");

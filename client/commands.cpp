@@ -320,7 +320,23 @@ int Commands::snapshot_update() {
 
 // --- everything else
 // --------------------------------------------------------------------------------------------------
+Commands::NamedResource Commands::named_resource() const {
+  if (!arguments_.image.empty())
+    return {"ImageService", arguments_.image, "image/" + arguments_.image};
+  if (!arguments_.disk.empty())
+    return {"DiskService", arguments_.disk, "disk/" + arguments_.disk};
+  if (!arguments_.snapshot.empty())
+    return {"SnapshotService", arguments_.snapshot, "snapshot/" + arguments_.snapshot};
+  return {"FolderService", arguments_.folder, "folder/" + arguments_.folder};
+}
+
 int Commands::operation_list() {
+  const bool of_one = !arguments_.image.empty() || !arguments_.disk.empty() || !arguments_.snapshot.empty() ||
+                      !arguments_.folder.empty();
+  if (of_one)
+    return list<v1::ListResourceOperationsRequest, v1::ListOperationsResponse>(
+        named_resource().service + ".ListOperations", resource_request<v1::ListResourceOperationsRequest>(),
+        kOperations);
   return list<v1::ListOperationsRequest, v1::ListOperationsResponse>(
       "OperationService.List", v1::ListOperationsRequest(), kOperations);
 }

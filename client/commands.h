@@ -162,14 +162,14 @@ class Commands {
   Outcome<v1::Operation> await(v1::Operation operation);
   template <typename Request>
   Outcome<v1::Operation> operate(const std::string& method, Request request);
-  // What a command on access is about.
-  struct AccessTarget {
+  // What --image, --disk, --snapshot or else --folder names.
+  struct NamedResource {
     std::string service, resource;  // the resource: its name or id
     std::string title;              // image/debian
   };
-  AccessTarget access_target() const;
+  NamedResource named_resource() const;
   template <typename Request>
-  Request access_request() const;
+  Request resource_request() const;
   int change_access(v1::AccessBindingDelta::Action action);
   int print_operation(const v1::Operation& operation) const;
   // Of the disk that the command is about.

@@ -203,4 +203,15 @@ int Commands::act(const std::string& method, Request request, const std::string&
   return 0;
 }
 
+// A folder lies in no other.
+template <typename Request>
+Request Commands::resource_request() const {
+  const NamedResource target = named_resource();
+  Request request;
+  request.set_resource_id(target.resource);
+  if (target.service != "FolderService")
+    request.set_folder_id(arguments_.folder);
+  return request;
+}
+
 }  // namespace obraz::client

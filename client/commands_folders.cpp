@@ -7,36 +7,15 @@
 
 namespace obraz::client {
 
-Commands::AccessTarget Commands::access_target() const {
-  if (!arguments_.image.empty())
-    return {"ImageService", arguments_.image, "image/" + arguments_.image};
-  if (!arguments_.disk.empty())
-    return {"DiskService", arguments_.disk, "disk/" + arguments_.disk};
-  if (!arguments_.snapshot.empty())
-    return {"SnapshotService", arguments_.snapshot, "snapshot/" + arguments_.snapshot};
-  return {"FolderService", arguments_.folder, "folder/" + arguments_.folder};
-}
-
-// A folder lies in no other.
-template <typename Request>
-Request Commands::access_request() const {
-  const AccessTarget target = access_target();
-  Request request;
-  request.set_resource_id(target.resource);
-  if (target.service != "FolderService")
-    request.set_folder_id(arguments_.folder);
-  return request;
-}
-
 int Commands::access_list() {
   return list<v1::ListAccessBindingsRequest, v1::ListAccessBindingsResponse>(
-      access_target().service + ".ListAccessBindings", access_request<v1::ListAccessBindingsRequest>(),
+      named_resource().service + ".ListAccessBindings", resource_request<v1::ListAccessBindingsRequest>(),
       [](auto& response) { return response.mutable_access_bindings(); });
 }
 
 int Commands::change_access(v1::AccessBindingDelta::Action action) {
-  const AccessTarget target = access_target();
-  auto request = access_request<v1::UpdateAccessBindingsRequest>();
+  const NamedResource target = named_resource();
+  auto request = resource_request<v1::UpdateAccessBindingsRequest>();
   for (const std::string& subject : arguments_.subjects) {
     v1::AccessBindingDelta& delta = *request.add_access_binding_deltas();
     delta.set_action(action);
@@ -48,8 +27,8 @@ int Commands::change_access(v1::AccessBindingDelta::Action action) {
 }
 
 int Commands::access_set() {
-  const AccessTarget target = access_target();
-  auto request = access_request<v1::SetAccessBindingsRequest>();
+  const NamedResource target = named_resource();
+  auto request = resource_request<v1::SetAccessBindingsRequest>();
   for (const std::string& text : arguments_.bindings) {
     v1::AccessBinding& binding = *request.add_access_bindings();
     const size_t equals = std::min(text.find('='), text.size());

@@ -110,6 +110,9 @@ class Catalog {
   v1::Operation view(const Subject& subject, const OperationState& operation) const;
   Answer<v1::ListOperationsResponse> list_operations(const Caller& caller,
                                                      const v1::ListOperationsRequest& request) const;
+  // Of one resource, which must still be there; of a folder also of what is in it.
+  Answer<v1::ListOperationsResponse> list_operations_of(
+      const Caller& caller, Kind kind, const v1::ListResourceOperationsRequest& request) const;
 
   // --- changing; the operation has ended when they answer
   // --------------------------------------------------------------
@@ -287,7 +290,10 @@ class Catalog {
   // That files can be opened with the subject's rights.
   Answer<void> check_files(const Subject& subject, std::string_view field) const;
   template <typename Request>
-  Answer<EntryRef> find_bound(const Caller& caller, Kind kind, const Request& request) const;
+  Answer<EntryRef> find_resource(const Caller& caller, Right right, Kind kind, const Request& request) const;
+  // A page of those for which `visible` holds.
+  Answer<v1::ListOperationsResponse> page_of_operations(int64_t page_size, const std::string& page_token,
+                                                        const OperationTable::Visible& visible) const;
   Answer<Plan> plan_set_access(const Caller& caller, const EntryRef& entry, Answer<Bindings> bindings);
 
   // Steps of deciding (catalog_rules.cpp).

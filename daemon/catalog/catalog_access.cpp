@@ -65,22 +65,26 @@ Answer<void> Catalog::check_files(const Subject& subject, std::string_view field
 }
 
 template <typename Request>
-Answer<EntryRef> Catalog::find_bound(const Caller& caller, Kind kind, const Request& request) const {
+Answer<EntryRef> Catalog::find_resource(const Caller& caller, Right right, Kind kind,
+                                        const Request& request) const {
   if (kind == Kind::folder) {
     if (request.resource_id().empty())
       return refuse(ErrorCode::invalid_argument, "resource_id", "the name or id of the folder is missing");
-    return find_folder(*caller.subject, Right::administer, request.resource_id(), "resource_id");
+    return find_folder(*caller.subject, right, request.resource_id(), "resource_id");
   }
   const auto folder = folder_of(*caller.subject, request.folder_id());
   if (!folder)
     return std::unexpected(folder.error());
-  return find(*caller.subject, Right::administer, kind, *folder, request.resource_id(), "resource_id");
+  return find(*caller.subject, right, kind, *folder, request.resource_id(), "resource_id");
 }
+
+template Answer<EntryRef> Catalog::find_resource(const Caller& caller, Right right, Kind kind,
+                                                 const v1::ListResourceOperationsRequest& request) const;
 
 // A token is the number of the next one: bindings are few, and change rarely.
 Answer<v1::ListAccessBindingsResponse> Catalog::list_access(
     const Caller& caller, Kind kind, const v1::ListAccessBindingsRequest& request) const {
-  const auto entry = find_bound(caller, kind, request);
+  const auto entry = find_resource(caller, Right::administer, kind, request);
   if (!entry)
     return std::unexpected(entry.error());
   const auto page_size = rules::page_size(request.page_size());
@@ -114,7 +118,7 @@ Answer<Catalog::Plan> Catalog::plan_set_access(const Caller& caller, const Entry
 
 boost::asio::awaitable<Answer<OperationRef>> Catalog::set_access(Caller caller, Kind kind,
                                                                  v1::SetAccessBindingsRequest request) {
-  const auto entry = find_bound(caller, kind, request);
+  const auto entry = find_resource(caller, Right::administer, kind, request);
   if (!entry)
     co_return std::unexpected(entry.error());
   co_return co_await run(
@@ -123,7 +127,7 @@ boost::asio::awaitable<Answer<OperationRef>> Catalog::set_access(Caller caller, 
 
 boost::asio::awaitable<Answer<OperationRef>> Catalog::update_access(Caller caller, Kind kind,
                                                                     v1::UpdateAccessBindingsRequest request) {
-  const auto entry = find_bound(caller, kind, request);
+  const auto entry = find_resource(caller, Right::administer, kind, request);
   if (!entry)
     co_return std::unexpected(entry.error());
   co_return co_await run(

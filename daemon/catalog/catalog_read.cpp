@@ -1,6 +1,8 @@
 // Catalog: answering without changing anything.
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "base/limits.h"
 #include "catalog/catalog.h"
 #include "catalog/codes.h"
@@ -328,12 +330,35 @@ v1::Operation Catalog::view(const Subject& subject, const OperationState& operat
 
 Answer<v1::ListOperationsResponse> Catalog::list_operations(const Caller& caller,
                                                             const v1::ListOperationsRequest& request) const {
-  const auto page_size = rules::page_size(request.page_size());
-  if (!page_size)
-    return std::unexpected(page_size.error());
-  auto page = operations_.list(*page_size, request.page_token(), [&](const OperationState& operation) {
+  return page_of_operations(request.page_size(), request.page_token(), [&](const OperationState& operation) {
     return may_see(*caller.subject, operation);
   });
+}
+
+Answer<v1::ListOperationsResponse> Catalog::list_operations_of(
+    const Caller& caller, Kind kind, const v1::ListResourceOperationsRequest& request) const {
+  const auto entry = find_resource(caller, Right::see, kind, request);
+  if (!entry)
+    return std::unexpected(entry.error());
+  const auto concerned = [this, id = (*entry)->id(), kind](const std::string& one) {
+    if (one == id)
+      return true;
+    const EntryRef other = kind == Kind::folder ? index_.find_id(one) : nullptr;
+    return other && other->folder() == id;
+  };
+  return page_of_operations(request.page_size(), request.page_token(), [&](const OperationState& operation) {
+    return std::ranges::any_of(operation.message.metadata().resource_ids(), concerned) &&
+           may_see(*caller.subject, operation);
+  });
+}
+
+Answer<v1::ListOperationsResponse> Catalog::page_of_operations(int64_t page_size,
+                                                               const std::string& page_token,
+                                                               const OperationTable::Visible& visible) const {
+  const auto size = rules::page_size(page_size);
+  if (!size)
+    return std::unexpected(size.error());
+  auto page = operations_.list(*size, page_token, visible);
   if (!page)
     return std::unexpected(page.error());
   v1::ListOperationsResponse response;

@@ -74,10 +74,10 @@ Services::Services(Catalog& catalog, Jobs& jobs, StoreAccess& store, DaemonFacts
   add_schedules();
   add_usage();
   add_operations();
-  add_access("ImageService", Kind::image);
-  add_access("DiskService", Kind::disk);
-  add_access("SnapshotService", Kind::snapshot);
-  add_access("FolderService", Kind::folder);
+  add_common("ImageService", Kind::image);
+  add_common("DiskService", Kind::disk);
+  add_common("SnapshotService", Kind::snapshot);
+  add_common("FolderService", Kind::folder);
   methods_.add_unary<v1::DiffRequest>("VolumeService.Diff",
                                       [this](SubjectRef subject, v1::DiffRequest request) {
                                         return catalog_.diff(reader(std::move(subject)), std::move(request));
@@ -275,7 +275,12 @@ void Services::add_usage() {
       });
 }
 
-void Services::add_access(const std::string& service, Kind kind) {
+void Services::add_common(const std::string& service, Kind kind) {
+  methods_.add_unary<v1::ListResourceOperationsRequest>(
+      service + ".ListOperations",
+      [this, kind](SubjectRef subject, v1::ListResourceOperationsRequest request) {
+        return ready(catalog_.list_operations_of(reader(std::move(subject)), kind, request));
+      });
   methods_.add_unary<v1::ListAccessBindingsRequest>(
       service + ".ListAccessBindings",
       [this, kind](SubjectRef subject, v1::ListAccessBindingsRequest request) {

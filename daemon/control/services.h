@@ -55,7 +55,8 @@ class Services {
   void add_schedules();
   void add_usage();
   void add_operations();
-  void add_access(const std::string& service, Kind kind);
+  // What the services of all kinds have: who may do what, and what was done.
+  void add_common(const std::string& service, Kind kind);
   // What the call answers.
   awaitable<Answer<v1::Operation>> audited(SubjectRef subject, std::string method,
                                            awaitable<Answer<v1::Operation>> call);

@@ -88,7 +88,9 @@ class Table:
             if done.returncode == 0:
                 return "ok"
             return "no" if "polic" in done.stderr else "-" if "export" in done.stderr else done.stderr
-        done = self.call(line if "--folder" in line else [*line, "--folder", "f"], UIDS[subject])
+        # Without a folder that call is about the operations of all of them.
+        whole = "--folder" in line or line == ["operation", "list"]
+        done = self.call(line if whole else [*line, "--folder", "f"], UIDS[subject])
         if done.returncode == 0:
             return "ok"
         try:

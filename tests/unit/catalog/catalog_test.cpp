@@ -128,6 +128,37 @@ TEST_F(CatalogTest, WhatIsAttachedIsNotDeleted) {
   EXPECT_TRUE(good(harness.delete_disk("vm1")));
 }
 
+TEST_F(CatalogTest, AResourceHasItsOperationsAndAFolderThoseOfAllInIt) {
+  ASSERT_TRUE(harness.create_disk("vm1", 8 * MiB));
+  ASSERT_TRUE(harness.create_disk("vm2", 8 * MiB));
+  ASSERT_TRUE(harness.create_snapshot("s1", "vm1"));
+  v1::ResizeDiskRequest resize;
+  resize.set_disk_id("vm1");
+  resize.set_size(16 * MiB);
+  ASSERT_TRUE(harness.run(catalog().resize_disk(kRoot, resize)));
+  const auto of = [&](Kind kind, const std::string& name) {
+    v1::ListResourceOperationsRequest request;
+    request.set_resource_id(name);
+    request.set_page_size(1);  // so that tokens count
+    std::string found;
+    for (;;) {
+      const auto page = catalog().list_operations_of(kRoot, kind, request);
+      if (!page)
+        return std::string(page.error().field);
+      for (const auto& operation : page->operations())
+        found += (found.empty() ? "" : ", ") + operation.description();
+      if (page->next_page_token().empty())
+        return found;
+      request.set_page_token(page->next_page_token());
+    }
+  };
+  EXPECT_EQ(of(Kind::disk, "vm1"), "Resize disk vm1 to 16M, Create disk vm1");
+  EXPECT_EQ(of(Kind::snapshot, "s1"), "Create snapshot s1");
+  EXPECT_EQ(of(Kind::folder, "default"),
+            "Resize disk vm1 to 16M, Create snapshot s1, Create disk vm2, Create disk vm1");
+  EXPECT_EQ(of(Kind::image, "vm1"), "resource_id");
+}
+
 TEST_F(CatalogTest, AnAttachmentSaysWhatWentOverIt) {
   ASSERT_TRUE(harness.create_disk("vm1", 8 * MiB));
   unsigned asked = 0;
