@@ -8,7 +8,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <functional>
-#include <numeric>
 #include <optional>
 #include <string_view>
 
@@ -17,6 +16,7 @@
 #include "client/commands.h"
 #include "client/completion.h"
 #include "client/manual.h"
+#include "client/nearest.h"
 #include "client/output.h"
 #include "man_page.h"
 #include "proto/text.h"
@@ -572,45 +572,23 @@ class CommandLine {
   Action action_ = nullptr;
 };
 
-// How many letters have to be put in, taken out or replaced (Levenshtein) to make one of the other.
-size_t distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t(0));
-  for (size_t i = 0; i < a.size(); ++i) {
-    size_t diagonal = std::exchange(row[0], i + 1);
-    for (size_t j = 0; j < b.size(); ++j) {
-      const size_t replaced = diagonal + (a[i] != b[j]);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({replaced, row[j] + 1, diagonal + 1});
-    }
-  }
-  return row.back();
-}
-
 // The command or option of `app`, or of the command that was understood last, that is nearest to the word;
 // empty: none is near.
 std::string nearest(const CLI::App& app, const std::string& word) {
   const CLI::App* at = &app;
   while (!at->get_subcommands().empty())
     at = at->get_subcommands().front();
-  std::string best;
-  size_t least = word.size() / 3 + 1;
-  const auto consider = [&](const std::string& name) {
-    if (const size_t d = distance(word, name); d <= least && (best.empty() || d < least)) {
-      best = name;
-      least = d;
-    }
-  };
+  std::vector<std::string> known;
   if (word.starts_with("--")) {
     for (; at; at = at->get_parent())
       for (const CLI::Option* option : options_of(*at))
         for (const std::string& name : option->get_lnames())
-          consider("--" + name);
+          known.push_back("--" + name);
   } else {
     for (const CLI::App* command : commands_of(*at))
-      consider(command->get_name());
+      known.push_back(command->get_name());
   }
-  return best;
+  return nearest_word(word, known);
 }
 
 int complete_words(const std::vector<std::string>& words) {

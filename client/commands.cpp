@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "client/commands_calls.h"
+#include "client/nearest.h"
 #include "client/progress.h"
 #include "obraz/v1/status_service.pb.h"
 
@@ -43,10 +44,47 @@ Outcome<void> Commands::call(const std::string& method, const google::protobuf::
   return (*connection)->call(method, request, response);
 }
 
-int Commands::refused(const v1::Error& error) const {
+int Commands::refused(const v1::Error& error) {
   std::fflush(stdout);
-  print_refusal(error, arguments_.json);
+  v1::Error shown = error;
+  if (!arguments_.json)
+    if (const std::string meant = meant_by(error); !meant.empty())
+      shown.set_message(error.message() + "; did you mean " + meant + "?");
+  print_refusal(shown, arguments_.json);
   return 1;
+}
+
+std::string Commands::meant_by(const v1::Error& error) {
+  constexpr std::pair<std::string_view, const char*> kFields[] = {{"image_id", "IMAGE"},
+                                                                  {"disk_id", "DISK"},
+                                                                  {"disk_ids", "DISK"},
+                                                                  {"snapshot_id", "SNAPSHOT"},
+                                                                  {"folder_id", "FOLDER"},
+                                                                  {"source_folder_id", "FOLDER"},
+                                                                  {"family", "FAMILY"},
+                                                                  {"names", "VOLUME"},
+                                                                  {"snapshot_schedule_id", "SCHEDULE"},
+                                                                  {"a", "VOLUME"},
+                                                                  {"b", "VOLUME"}};
+  const auto field = std::ranges::find(kFields, error.field(), [](const auto& pair) { return pair.first; });
+  if (error.code() != v1::Error::NOT_FOUND || field == std::end(kFields))
+    return {};
+  // Of what was said, the word that the refusal is about.
+  std::vector<std::string> said = {arguments_.target,        arguments_.image,     arguments_.disk,
+                                   arguments_.snapshot,      arguments_.from_disk, arguments_.from_snapshot,
+                                   arguments_.from_image,    arguments_.family,    arguments_.folder,
+                                   arguments_.source_folder, arguments_.other};
+  for (const auto* more : {&arguments_.disks, &arguments_.volumes})
+    said.insert(said.end(), more->begin(), more->end());
+  const auto wrong = std::ranges::find_if(said, [&](const std::string& word) {
+    return !word.empty() && error.message().find(" " + word) != std::string::npos;
+  });
+  if (wrong == said.end())
+    return {};
+  std::vector<std::string> known;
+  for (const Candidate& candidate : names_of(field->second))
+    known.push_back(candidate.word);
+  return nearest_word(*wrong, known);
 }
 
 Outcome<v1::Operation> Commands::await(v1::Operation operation) {

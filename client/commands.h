@@ -124,7 +124,9 @@ class Commands {
   Outcome<Connection*> connect();
   Outcome<void> call(const std::string& method, const google::protobuf::MessageLite& request,
                      google::protobuf::MessageLite& response);
-  int refused(const v1::Error& error) const;
+  int refused(const v1::Error& error);
+  // Of a name that there is not: the one that was meant, as it seems; empty: nobody knows.
+  std::string meant_by(const v1::Error& error);
 
   template <typename Request>
   Request new_request() const;  // with the folder

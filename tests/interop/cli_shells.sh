@@ -124,7 +124,28 @@ terminals() {
   ! grep -q "$escape\|…" "$work/file" || fail "a file is not written as it is" "$work/file"
 }
 
+# told SENTENCE ARGUMENTS...: what a refusal says at its end.
+told() {
+  local sentence=$1 said
+  shift
+  said=$(obraz "$@" 2>&1) && fail "obraz $* was not refused"
+  [[ $said == *"$sentence" ]] || fail "obraz $* should say '$sentence' in the end, not '$said'"
+}
+
+# Who mistypes a name is told the one that was meant.
+mistyped_names() {
+  told "did you mean vm2?" disk get vm22
+  told "did you mean other?" --folder team disk get othr
+  told "did you mean team?" --folder taem disk list
+  told "did you mean debian?" disk create --name x --image debain
+  told "did you mean deb?" disk create --name x --family dob
+  told "did you mean disk/vm1?" space disk/vm3 disk/vm2
+  said=$(obraz disk get nothing-like-it 2>&1) && fail "a disk that is not there was shown"
+  [[ $said != *"did you mean"* ]] || fail "it was not meant: $said"
+}
+
 step "start obrazd" prepare
+step "names that were mistyped" mistyped_names
 step "completion of commands and names" completion
 step "completion of values" completion_of_values
 step "completion without a daemon" without_a_daemon
