@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <chrono>
@@ -10,6 +11,7 @@
 namespace obraz {
 namespace {
 
+constexpr size_t kLongest = 100;  // of an expression
 constexpr int64_t kSecondsPerDay = 86'400;
 constexpr int64_t kLongestGapDays = 8 * 366 + 2;  // from a 29 February to the next one, around 2100
 constexpr int64_t kLastSecond = 9'214'646'400;    // the end of 2261, where nanoseconds in 63 bits end
@@ -94,6 +96,11 @@ std::optional<uint64_t> parse_field(std::string_view text, const FieldRule& rule
 }  // namespace
 
 Answer<Cron> Cron::parse(std::string_view expression, std::string_view field) {
+  // So that it can be quoted, too.
+  if (expression.size() > kLongest ||
+      !std::ranges::all_of(expression, [](char c) { return c >= 0x20 && c < 0x7f; }))
+    return refuse(ErrorCode::invalid_argument, std::string(field),
+                  fmt::format("an expression has at most {} printable ASCII characters", kLongest));
   std::string_view rest = expression;
   for (const auto& [word, meaning] : kShorthands)
     if (expression == word)

@@ -4,7 +4,8 @@
 //
 // Beyond not crashing: a refusal names its field and a place in the text, in a sentence that can be printed;
 // a filter joined with itself is the same filter; an order is total, and so is what its tokens say; a token
-// that is read is the one that would be made of the same position.
+// that is read is the one that would be made of the same position. Where the first byte is kExpression, the
+// text is when a schedule is due instead: then that is later each time, and at a whole minute.
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -15,6 +16,7 @@
 
 #include "base/check.h"
 #include "base/limits.h"
+#include "catalog/cron.h"
 #include "catalog/filter.h"
 #include "catalog/kind.h"
 #include "catalog/order.h"
@@ -146,12 +148,36 @@ void try_token(std::string_view text, bool with_tag) {
   OBRAZ_CHECK(PageToken::encode(position->facts(), Filter(), *order) == token);
 }
 
+constexpr uint8_t kExpression = 0xcf;
+
+void try_expression(std::string_view text) {
+  const auto cron = Cron::parse(text, "expression");
+  if (!cron) {
+    const Refusal& refusal = cron.error();
+    OBRAZ_CHECK(refusal.code == ErrorCode::invalid_argument && refusal.field == "expression");
+    OBRAZ_CHECK(is_valid_utf8(refusal.message) && refusal.message.size() < 400);
+    return;
+  }
+  for (int64_t now : {int64_t(0), int64_t(1'717'156'799), int64_t(9'214'646'399)})
+    for (int step = 0; step < 3; ++step) {
+      const auto next = cron->next_after(now);
+      if (!next)
+        break;
+      OBRAZ_CHECK(*next > now && *next % 60 == 0 && cron->next_after(*next - 1) == next);
+      now = *next;
+    }
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0 || size > 8192)
     return 0;
   const std::string_view text(reinterpret_cast<const char*>(data) + 1, size - 1);
+  if (data[0] == kExpression) {
+    try_expression(text);
+    return 0;
+  }
   switch (data[0] % 4) {
     case 0:
       try_filter(text);

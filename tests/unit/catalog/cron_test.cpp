@@ -67,27 +67,32 @@ TEST(CronTest, RareDaysAreFound) {
 }
 
 TEST(CronTest, WhatIsWrongIsNamed) {
-  for (const auto& [expression, named] :
-       std::vector<std::pair<const char*, const char*>>{{"", "minute"},
-                                                        {"60 * * * *", "'60' is no minute"},
-                                                        {"* 24 * * *", "'24' is no hour"},
-                                                        {"* * 0 * *", "day of"},
-                                                        {"* * * 13 *", "'13' is no month"},
-                                                        {"* * * * 8", "day of the week"},
-                                                        {"* * * *", "day of the week"},
-                                                        {"* * * * * *", "five fields"},
-                                                        {"5-1 * * * *", "minute"},
-                                                        {"5/2 * * * *", "minute"},
-                                                        {"*/0 * * * *", "minute"},
-                                                        {"1,,2 * * * *", "minute"},
-                                                        {"1, * * * *", "minute"},
-                                                        {"-1 * * * *", "minute"},
-                                                        {"* * * foo *", "month"},
-                                                        {"@never", "minute"},
-                                                        {"0 0 31 2 *", "never comes"},
-                                                        {"0 0 30 2 *", "never comes"},
-                                                        {"0 0 31 4,6,9,11 *", "never comes"},
-                                                        {"001 * * * *", "minute"}}) {
+  for (const auto& [expression, named] : std::vector<std::pair<const char*, const char*>>{
+           {"", "minute"},
+           {"60 * * * *", "'60' is no minute"},
+           {"* 24 * * *", "'24' is no hour"},
+           {"* * 0 * *", "day of"},
+           {"* * * 13 *", "'13' is no month"},
+           {"* * * * 8", "day of the week"},
+           {"* * * *", "day of the week"},
+           {"* * * * * *", "five fields"},
+           {"5-1 * * * *", "minute"},
+           {"5/2 * * * *", "minute"},
+           {"*/0 * * * *", "minute"},
+           {"1,,2 * * * *", "minute"},
+           {"1, * * * *", "minute"},
+           {"-1 * * * *", "minute"},
+           {"* * * foo *", "month"},
+           {"@never", "minute"},
+           {"0 0 31 2 *", "never comes"},
+           {"0 0 30 2 \n*", "printable"},
+           {"0 0 30 2 \xc3\xbc", "printable"},
+           {"0 0 1                                                                                           "
+            "   1 *",
+            "at most 100"},
+           {"0 0 30 2 *", "never comes"},
+           {"0 0 31 4,6,9,11 *", "never comes"},
+           {"001 * * * *", "minute"}}) {
     const auto cron = Cron::parse(expression, "schedule_policy.expression");
     ASSERT_FALSE(cron) << expression;
     EXPECT_EQ(cron.error().code, ErrorCode::invalid_argument);
