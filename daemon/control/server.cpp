@@ -153,8 +153,10 @@ void ControlServer::close() {
 
 boost::asio::awaitable<void> ControlServer::drain() {
   // The deadline wakes the same event as a request that ends.
+  bool waits = true;
   deadline_.expires_after(std::chrono::seconds(limits::kControlCloseSeconds));
-  deadline_.async_wait([this](boost::system::error_code error) {
+  deadline_.async_wait([this, &waits](boost::system::error_code error) {
+    waits = false;
     late_ = late_ || !error;
     changed_.notify_all();
   });
@@ -172,7 +174,10 @@ boost::asio::awaitable<void> ControlServer::drain() {
     connection->close();
   while (!connections_.empty())
     co_await changed_.wait();
+  // Nothing may come after the server is gone.
   deadline_.cancel();
+  while (waits)
+    co_await changed_.wait();
 }
 
 }  // namespace obraz
