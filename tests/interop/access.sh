@@ -101,8 +101,7 @@ attaching() {
 bindings_stay() {
   local before
   before=$(obraz --json access list --folder images)
-  pkill -KILL -P "$daemon_pid"  # what timeout runs
-  wait "$daemon_pid" 2>"$work/null" || true
+  kill_daemon
   start_daemon --audit-log "$work/audit.log"
   expect "the bindings after kill -9" "$before" "$(obraz --json access list --folder images)"
   as "$owner" --folder images image get debian

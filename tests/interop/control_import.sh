@@ -91,9 +91,7 @@ interrupted_by_kill() {
   operation=$(field id image import "$slow" --name slow --async)
   # Once it copies, the image and its work disk are in the store.
   while [[ $(field metadata.phase operation get "$operation") != copying ]]; do :; done
-  kill -KILL "$(pgrep -P "$daemon_pid")"
-  wait "$daemon_pid" || true
-  daemon_pid=
+  kill_daemon
   start_daemon
   expect "the code" UNAVAILABLE "$(field error.code operation get "$operation")"
   expect "the message" "interrupted by a restart of the daemon" "$(field error.message operation get "$operation")"

@@ -55,14 +55,6 @@ unfinished_format() {
   expect "what the directory holds" 'data meta' "$(cd "$work/store" && echo *)"
 }
 
-kill_daemon() {
-  local inner
-  inner=$(pgrep -P "$daemon_pid")  # the timeout's only child
-  kill -KILL "$inner"
-  wait "$daemon_pid" || true
-  daemon_pid=
-}
-
 step "start obrazd on a new store" start_daemon
 step "make a disk" obraz disk create --name vm1 --size 64M
 step "a second daemon on it is refused" second_daemon

@@ -18,10 +18,6 @@ judge() {
   CONTROL=$work/store/control.sock OBRAZ=$bin/obraz timeout 150 python3 "$support/hostile_judge.py" "$@"
 }
 
-daemon_process() {
-  pgrep --parent "$daemon_pid" --exact obrazd
-}
-
 peak_kb() {
   awk '$1 == "VmHWM:" { print $2 }' "/proc/$(daemon_process)/status"
 }

@@ -15,7 +15,7 @@ make_disk() {
 # Starts an import and stops its reader in the middle.
 stick() {
   local daemon
-  daemon=$(pgrep -P "$daemon_pid")
+  daemon=$(daemon_process)
   operation=$(field id image import "$work/disk.qcow2" --name stuck --async)
   reader=
   while [[ -z $reader ]]; do
@@ -48,9 +48,7 @@ by_stop() {
 
 by_death() {
   stick
-  kill -KILL "$(pgrep -P "$daemon_pid")"
-  wait "$daemon_pid" || true
-  daemon_pid=
+  kill_daemon
   reader_ends
   start_daemon
   expect "images" "" "$(names image)"

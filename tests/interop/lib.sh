@@ -8,7 +8,6 @@
 #   python_client               runs the Python program on standard input with libnbd and the helpers below: connect(),
 #                               refused(), obraz(), raw(), attach_raw(), request()
 #   load FIELD                  a number of `load` in the daemon's status
-#   kill_daemon                 kill -9
 #   daemon_cpu_ticks            processor time the daemon has used so far, in clock ticks
 #   mount_store SIZE OPTIONS    mounts a file system of its own for the next store, ext4 of that size; needs root
 #   unmount_store               not needed at the end of a script
@@ -120,17 +119,6 @@ PRELUDE
 # load FIELD: that number of `load` in the daemon's status.
 load() {
   obraz --json status | python3 -c 'import json, sys; print(json.load(sys.stdin)["load"][sys.argv[1]])' "$1"
-}
-
-# The process that start_daemon waits for is a `timeout`, whose only child is the daemon.
-daemon_process() {
-  pgrep --parent "$daemon_pid" --exact obrazd
-}
-
-kill_daemon() {
-  kill -KILL "$(daemon_process)"
-  wait "$daemon_pid" || true
-  daemon_pid=
 }
 
 daemon_cpu_ticks() {

@@ -12,7 +12,7 @@ readonly most_bytes=16384  # of memory for each disk that nobody has attached
 
 # The daemon's own memory, in KiB.
 memory() {
-  awk '/^RssAnon:/ { print $2 }' "/proc/$(pgrep -P "$daemon_pid" -x obrazd)/status"
+  awk '/^RssAnon:/ { print $2 }' "/proc/$(daemon_process)/status"
 }
 
 # call VERB [SOURCE]: for all disks, many calls in flight.
@@ -57,9 +57,7 @@ list_all() {
 }
 
 kill_and_start() {
-  kill -KILL "$(pgrep -P "$daemon_pid" -x obrazd)"
-  wait "$daemon_pid" || true
-  daemon_pid=
+  kill_daemon
   start_daemon
   expect "the disks after kill -9" "$disks" "$(count)"
   look_inside

@@ -8,12 +8,6 @@ begin "$@"
 
 readonly pattern=0x5a
 
-kill_daemon() {
-  kill -KILL "$(pgrep -P "$daemon_pid" -x obrazd)"
-  wait "$daemon_pid" || true
-  daemon_pid=
-}
-
 trash() {
   obraz --json trash list "$@" | python3 -c '
 import json, sys

@@ -6,12 +6,6 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/control_lib.sh"
 begin "$@"
 
-kill_daemon() {
-  kill -KILL "$(pgrep -P "$daemon_pid" -x obrazd)"
-  wait "$daemon_pid" || true
-  daemon_pid=
-}
-
 # used FOLDER KIND FIELD: the sum of all months and OS types.
 used() {
   obraz --json --folder "$1" usage | python3 -c '

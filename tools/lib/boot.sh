@@ -5,6 +5,7 @@
 #   begin_work NAME FOLDER        first; makes $work below FOLDER, and cleans up when the script ends
 #   step SENTENCE COMMAND...      runs COMMAND and prints SENTENCE with the time taken; a failure ends the script
 #   start_daemon [OPTIONS], stop_daemon    $bin/obrazd on $work/store
+#   daemon_process, kill_daemon            its process id; kill -9
 #   obraz ARGUMENTS...            the client, talking to that daemon
 #   boot_guest DISK               boots an image of tools/make-boot-image; sets guest_found and guest_marker
 #
@@ -137,6 +138,17 @@ stop_daemon() {
   wait "$daemon_pid" || status=$?
   daemon_pid=
   ((status == 0)) || fail "obrazd ended with status $status after SIGTERM" "$work/obrazd-$daemon_starts.log"
+}
+
+# The process that start_daemon waits for is a `timeout`, whose only child is the daemon.
+daemon_process() {
+  pgrep --parent "$daemon_pid" --exact obrazd
+}
+
+kill_daemon() {
+  kill -KILL "$(daemon_process)"
+  wait "$daemon_pid" || true
+  daemon_pid=
 }
 
 # Makes $work/boot.qcow2, a compressed image as they are distributed.
