@@ -563,7 +563,7 @@ class CommandLine {
          &Commands::completion)
         ->add_option("SHELL", arguments_.target, "the shell")
         ->required()
-        ->check(CLI::IsMember({"bash", "fish", "zsh"}));
+        ->check(CLI::IsMember(std::vector<std::string>(std::begin(kShells), std::end(kShells))));
   }
 
   CLI::App app_{"obraz, the client of the block storage daemon obrazd", "obraz"};

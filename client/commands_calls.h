@@ -28,6 +28,7 @@ std::string title(const char* kind, const Resource& resource) {
 inline constexpr auto kImages = [](auto& response) { return response.mutable_images(); };
 inline constexpr auto kDisks = [](auto& response) { return response.mutable_disks(); };
 inline constexpr auto kSnapshots = [](auto& response) { return response.mutable_snapshots(); };
+inline constexpr auto kSchedules = [](auto& response) { return response.mutable_snapshot_schedules(); };
 inline constexpr auto kFolders = [](auto& response) { return response.mutable_folders(); };
 inline constexpr auto kUsage = [](auto& response) { return response.mutable_rows(); };
 inline constexpr auto kTrash = [](auto& response) { return response.mutable_resources(); };

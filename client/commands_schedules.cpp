@@ -4,11 +4,6 @@
 #include "client/commands_calls.h"
 
 namespace obraz::client {
-namespace {
-
-const auto kSchedules = [](auto& response) { return response.mutable_snapshot_schedules(); };
-
-}  // namespace
 
 // What create and update have in common, as far as it was given.
 template <typename Request>

@@ -213,11 +213,8 @@ std::vector<Candidate> Commands::names_of(const std::string& metavariable) {
           return Candidate{folder.name(), folder.description()};
         });
   if (metavariable == "SCHEDULE")
-    add(
-        "SnapshotScheduleService.List", new_request<v1::ListSnapshotSchedulesRequest>(),
-        v1::ListSnapshotSchedulesResponse(),
-        [](auto& response) { return response.mutable_snapshot_schedules(); },
-        [](const v1::SnapshotSchedule& schedule) {
+    add("SnapshotScheduleService.List", new_request<v1::ListSnapshotSchedulesRequest>(),
+        v1::ListSnapshotSchedulesResponse(), kSchedules, [](const v1::SnapshotSchedule& schedule) {
           return Candidate{schedule.name(), schedule.schedule_policy().expression()};
         });
   if (metavariable == "OPERATION")
